@@ -1,0 +1,12 @@
+"""Routes of the sample project."""
+
+from django.contrib import admin
+from django.urls import path
+
+from home import views
+
+urlpatterns = [
+    path("", views.page, name="home"),
+    path("api/request", views.api_request, name="api-request"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,62 @@
+"""One page that shows the way its own request took, and the same as JSON."""
+
+import os
+import socket
+from typing import TypedDict
+
+import django
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+try:
+    import uwsgi  # exists only inside a uWSGI worker
+except ImportError:
+    uwsgi = None
+
+
+class Way(TypedDict):
+    """The stations of one request, in the order it passed them."""
+
+    client: str
+    scheme: str
+    host: str
+    request_id: str
+    transport: str
+    container: str
+    worker: int
+    pid: int
+    uwsgi: str
+    django: str
+
+
+def way_of(request: HttpRequest) -> Way:
+    """Return what nginx, uWSGI and Django know of this request."""
+    return {
+        "client": request.META.get("REMOTE_ADDR", ""),
+        "scheme": request.scheme or "",
+        "host": request.get_host(),
+        "request_id": request.META.get("HTTP_X_REQUEST_ID", ""),
+        # Said by nginx, beside its uwsgi_pass; without nginx in front there is none.
+        "transport": request.META.get("TRANSPORT", "none: HTTP straight to the server"),
+        "container": socket.gethostname(),
+        "worker": uwsgi.worker_id() if uwsgi else 0,
+        "pid": os.getpid(),
+        "uwsgi": uwsgi.version.decode() if uwsgi else "not running",
+        "django": django.get_version(),
+    }
+
+
+@require_safe
+@never_cache
+def page(request: HttpRequest) -> HttpResponse:
+    """Return the home page."""
+    return render(request, "home/index.html", {"way": way_of(request)})
+
+
+@require_safe
+@never_cache
+def api_request(request: HttpRequest) -> JsonResponse:
+    """Return the way of this request as JSON."""
+    return JsonResponse(way_of(request))
