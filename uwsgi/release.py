@@ -1,0 +1,60 @@
+#!/usr/bin/python3 -SEs
+"""The one-shot service `release`: migrates the database and publishes the static files.
+
+It runs before `uwsgi` starts, and while the release before may still be serving.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COLLECTED = Path("/srv/static")
+PUBLISHED = Path("/srv/published")
+# Pages of an older release, still open in a browser, ask for its files: they stay this long.
+KEEP_DAYS = 30
+
+
+def publish(source: Path, target: Path) -> int:
+    """Copy every file of `source` to `target` and return how many; no reader ever sees half a file."""
+    count = 0
+    for file in source.rglob("*"):
+        if not file.is_file():
+            continue
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.new")
+        shutil.copyfile(file, beside)
+        beside.chmod(0o644)
+        beside.rename(place)
+        count += 1
+    return count
+
+
+def prune(target: Path, before: float) -> int:
+    """Remove what no release has published since `before` (seconds since 1970) and return how many."""
+    old = [file for file in target.rglob("*") if file.is_file() and file.stat().st_mtime < before]
+    for file in old:
+        file.unlink()
+    return len(old)
+
+
+def main() -> None:
+    """Migrate, then publish, then prune. Ends the process with the failed step's exit code."""
+    migrated = subprocess.run(["/venv/bin/python", "manage.py", "migrate", "--noinput"], check=False)
+    if migrated.returncode != 0:
+        print("release: the migration failed (above); nothing was published", file=sys.stderr)
+        sys.exit(migrated.returncode)
+    if not COLLECTED.is_dir():
+        print("release: the project has no static files", file=sys.stderr)
+        return
+    count = publish(COLLECTED, PUBLISHED)
+    gone = prune(PUBLISHED, time.time() - KEEP_DAYS * 86_400)
+    print(f"release: {count} static files published, {gone} older than {KEEP_DAYS} days removed")
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    main()
