@@ -1,0 +1,61 @@
+# `make` prints the verbs. They act on what is running: its containers' labels say which files made it.
+COMPOSE = COMPOSE_FILE=$$(python3 -m ops files) docker compose
+.DEFAULT_GOAL = help
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ready ## Start over TCP; a second time, take in what has changed
+	python3 -m ops up tcp
+
+up-unix: ready ## The same over a Unix socket
+	python3 -m ops up unix-socket
+
+up-direct: ready ## uWSGI answering HTTP by itself, on 127.0.0.1:20001
+	python3 -m ops direct
+
+down: ## Stop and remove the containers; the data stays
+	$(COMPOSE) down --remove-orphans
+
+stop: ## Stop the containers gracefully; make up starts them again
+	$(COMPOSE) stop
+
+logs: ## Follow the logs; S=nginx for one service
+	$(COMPOSE) logs --follow --tail 100 $(S)
+
+ps: ## The containers and their health
+	$(COMPOSE) ps --all
+
+status: ## Workers, requests, memory, queue; JSON=1 for the raw document
+	@python3 -m ops status $(if $(JSON),--json)
+
+reload: ## Fresh workers in every uwsgi container, no request lost
+	python3 -m ops reload
+
+manage: ## Django's command line; CMD="createsuperuser"
+	$(if $(CMD),,$(error Say which command: make manage CMD="createsuperuser"))
+	$(COMPOSE) exec uwsgi python manage.py $(CMD)
+
+shell: ## A shell in the uwsgi container; S=nginx for another
+	$(COMPOSE) exec $(or $(S),uwsgi) bash
+
+test: ready .venv/done ## Prove it on both transports; K=expression selects tests
+	.venv/bin/pytest $(if $(K),-k "$(K)")
+
+check: ready .venv/done ## Linters, types, and every configuration as its own program reads it
+	.venv/bin/python -m tests.check
+
+clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
+	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volume data). If you mean it: make clean CONFIRM=1))
+	$(COMPOSE) down --remove-orphans --volumes --rmi local
+
+up-%:
+	@echo 'There is no transport "$*". Type make up (TCP), make up-unix or make up-direct.' >&2; exit 2
+
+ready:
+	@bootstrap/run
+
+.venv/done: tests/requirements.txt
+	@bootstrap/venv
+
+.PHONY: help up up-unix up-direct down stop logs ps status reload manage shell test check clean ready

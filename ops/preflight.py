@@ -1,0 +1,116 @@
+"""What must be right before `make up` changes anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from ops import stack
+from ops.stack import ROOT, Stop
+
+# What the images, their build stages and the archive of a bootstrapped base need together.
+ROOM_BYTES = 1_500_000_000
+HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise Stop with everything that is wrong, each with its fix."""
+    environment = config["services"]["uwsgi"]["environment"]
+    context = config["services"]["uwsgi"]["build"]["additional_contexts"]["app"]
+    problems = [
+        *project_problems(Path(context), environment["UWSGI_MODULE"]),
+        *process_problems(environment["UWSGI_PROCESSES"]),
+        *host_problems(environment["DJANGO_ALLOWED_HOSTS"]),
+        *secret_problems(Path(config["secrets"]["django_secret_key"]["file"])),
+        *mounted_file_problems([Path(one["file"]) for one in config["configs"].values()]),
+        *port_problems(config["services"]),
+        *disk_problems(),
+    ]
+    if problems:
+        raise Stop("\n".join(["Nothing was changed. To mend first:", *(f"  - {text}" for text in problems)]))
+
+
+def project_problems(app: Path, module: str) -> list[str]:
+    """Return what the project lacks of the contract: manage.py, requirements.txt, the WSGI module."""
+    shown = app.relative_to(ROOT) if app.is_relative_to(ROOT) else app
+    missing = [name for name in ("manage.py", "requirements.txt") if not (app / name).is_file()]
+    if missing:
+        return [f"{shown}/ has no {name}. Copy your whole Django project into {shown}/." for name in missing]
+    path = app.joinpath(*module.partition(":")[0].split("."))
+    if not path.with_suffix(".py").is_file() and not path.is_dir():
+        found = sorted(str(one.relative_to(app).with_suffix("")).replace("/", ".") for one in app.glob("**/wsgi.py"))
+        hint = f"UWSGI_MODULE={found[0]}:application" if found else "UWSGI_MODULE=your_project.wsgi:application"
+        return [f"{shown}/ has no module {module.partition(':')[0]}. Set it in .env: {hint}"]
+    return []
+
+
+def process_problems(processes: str) -> list[str]:
+    """Return what is wrong with the number of workers."""
+    if processes.isdigit() and int(processes) >= 1:
+        return []
+    return [f"UWSGI_PROCESSES is {processes!r}, not a number from 1. Set it in .env: UWSGI_PROCESSES=2"]
+
+
+def host_problems(hosts: str) -> list[str]:
+    """Return the names that nginx could not take as a server_name."""
+    wrong = [name for name in hosts.split(",") if not HOST_NAME.fullmatch(name.strip())]
+    example = "DJANGO_ALLOWED_HOSTS=example.com,localhost"
+    return [
+        f"DJANGO_ALLOWED_HOSTS has {name!r}, not a host name (no scheme, port or *). Set it in .env: {example}"
+        for name in wrong
+    ]
+
+
+def secret_problems(key: Path) -> list[str]:
+    """Return what is wrong with Django's secret key."""
+    if not key.is_file():
+        return [f"{key} is missing. Have it made: bootstrap/run"]
+    if not key.read_text().strip():
+        return [f"{key} is empty. Put your key back, or have a new one made: rm {key} && bootstrap/run"]
+    return []
+
+
+def mounted_file_problems(files: list[Path]) -> list[str]:
+    """Return the mounted files that a container's user may not read, as after a clone under umask 077."""
+    return [f"{file} cannot be read by others. Run: chmod o+r {file}" for file in files if not file.stat().st_mode & 4]
+
+
+def port_problems(services: dict[str, Any]) -> list[str]:
+    """Return the ports that somebody else listens on."""
+    return [
+        f"{port['host_ip']}:{port['published']} is in use by another program (see: ss -ltnp). "
+        f"Stop it, or set another in .env: HTTP_PORT={int(port['published']) + 1}"
+        for service, settings in services.items()
+        for port in settings.get("ports", [])
+        if not any(one.running for one in stack.containers(service))
+        and taken(port.get("host_ip", "0.0.0.0"), int(port["published"]))
+    ]
+
+
+def taken(address: str, port: int) -> bool:
+    """Return whether this address and port cannot be bound. Port 0, any free one, never is."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return True
+    return False
+
+
+def disk_problems() -> list[str]:
+    """Return what is wrong with the room where Docker keeps its images."""
+    root = Path(stack.docker("info", "--format", "{{.DockerRootDir}}").strip())
+    if not root.exists():  # an engine in a virtual machine of its own, as Docker Desktop's
+        return []
+    free = shutil.disk_usage(root).free
+    if free >= ROOM_BYTES:
+        return []
+    return [
+        f"{root} has {free / 1e9:.1f} GB left of the {ROOM_BYTES / 1e9:.1f} GB a build needs. "
+        "See what Docker holds: docker system df; remove its build cache: docker builder prune"
+    ]

@@ -1,0 +1,136 @@
+"""The stack as Compose and Docker see it: its files, its settings, its containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
+PROJECT_LABEL = "com.docker.compose.project"
+FILES_LABEL = "com.docker.compose.project.config_files"
+SERVICE_LABEL = "com.docker.compose.service"
+
+
+class Stop(Exception):
+    """A verb cannot go on. The text says what is wrong and what to type."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of the stack, as `docker inspect` tells it."""
+
+    id: str
+    name: str
+    service: str
+    running: bool
+    health: str
+    started: str
+    exit_code: int
+    image: str
+    files: tuple[str, ...]
+
+
+def setting(name: str) -> str | None:
+    """Return a setting as Compose would read it: from the environment, else from .env."""
+    if name in os.environ:
+        return os.environ[name]
+    env = ROOT / ".env"
+    lines = env.read_text().splitlines() if env.exists() else []
+    found = [line.partition("=")[2].strip().strip("'\"") for line in lines if line.startswith(f"{name}=")]
+    return found[-1] if found else None
+
+
+def project() -> str:
+    """Return the project's name by Compose's rule: the setting, else this folder's name."""
+    return setting("COMPOSE_PROJECT_NAME") or re.sub(r"^[_-]+", "", re.sub(r"[^a-z0-9_-]", "", ROOT.name.lower()))
+
+
+def chosen_files() -> list[str]:
+    """Return the files that COMPOSE_FILE names, or the TCP stack where it names none."""
+    return (setting("COMPOSE_FILE") or f"compose.yaml:{TRANSPORTS['tcp']}").split(":")
+
+
+def with_transport(files: Sequence[str], transport: str) -> list[str]:
+    """Return `files` with this transport in the place of the one they name; what else they name stays."""
+    others = [file for file in files if file not in TRANSPORTS.values()]
+    return [others[0], TRANSPORTS[transport], *others[1:]]
+
+
+def transport_of(files: Sequence[str]) -> str:
+    """Return the transport that these files make, or `none`."""
+    names = {Path(file).name for file in files}
+    return next((transport for transport, file in TRANSPORTS.items() if file in names), "none")
+
+
+def docker(*arguments: str, seconds: float = 60) -> str:
+    """Return what a docker command prints. Raises Stop with its error if it fails."""
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+    )
+    if done.returncode != 0:
+        raise Stop(f"docker {' '.join(arguments[:3])}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def compose_command(files: Sequence[str], *arguments: str) -> list[str]:
+    """Return a docker compose command on these files."""
+    return ["docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
+
+
+def config(files: Sequence[str]) -> dict[str, Any]:
+    """Return the stack that these files and .env make. Raises Stop with Compose's own words if it refuses them."""
+    told = subprocess.run(
+        compose_command(files, "config", "--format", "json"), capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if told.returncode != 0:
+        raise Stop(f"Compose refuses the settings; mend .env or the compose file it names:\n{told.stderr.strip()}")
+    read: dict[str, Any] = json.loads(told.stdout)
+    return read
+
+
+def containers(*services: str) -> list[Container]:
+    """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
+    ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
+    told = json.loads(docker("inspect", *ids)) if ids else []
+    found = [read(one) for one in told]
+    return sorted((one for one in found if not services or one.service in services), key=lambda one: one.name)
+
+
+def read(told: dict[str, Any]) -> Container:
+    """Return a Container from what `docker inspect` says of it."""
+    labels, state = told["Config"]["Labels"], told["State"]
+    return Container(
+        id=told["Id"],
+        name=told["Name"].lstrip("/"),
+        service=labels[SERVICE_LABEL],
+        running=state["Running"],
+        health=state.get("Health", {}).get("Status", "none"),
+        started=state["StartedAt"],
+        exit_code=state["ExitCode"],
+        image=told["Image"],
+        files=tuple(labels.get(FILES_LABEL, "").split(",")),
+    )
+
+
+def running_files() -> list[str] | None:
+    """Return the files that made what is running (or stopped), None if there is nothing.
+
+    Of two lists the longer: `make up-direct` adds a file to those that made the rest.
+    """
+    made = [one.files for one in containers() if one.files != ("",)]
+    return list(max(made, key=len)) if made else None
+
+
+def workers(service: str = "uwsgi") -> list[Container]:
+    """Return the running containers of a service. Raises Stop if there is none."""
+    found = [one for one in containers(service) if one.running]
+    if not found:
+        raise Stop(f"No {service} container is running. Start the stack: make up (TCP) or make up-unix")
+    return found
