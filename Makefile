@@ -14,10 +14,11 @@ up-unix: ready ## The same over a Unix socket
 up-direct: ready ## uWSGI answering HTTP by itself, on 127.0.0.1:20001
 	python3 -m ops direct
 
-down: ## Stop and remove the containers; the data stays
+down: stop ## Stop and remove the containers; the data stays
 	$(COMPOSE) down --remove-orphans
 
 stop: ## Stop the containers gracefully; make up starts them again
+	$(COMPOSE) stop nginx # first: what it has accepted is still answered
 	$(COMPOSE) stop
 
 logs: ## Follow the logs; S=nginx for one service

@@ -23,7 +23,10 @@ def name() -> str:
     files = ["--file", "compose.yaml", "--file", "compose.tcp.yaml"]
     told = subprocess.run(
         ["docker", "compose", *files, "config", "--format", "json"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     if told.returncode != 0:
         raise Stop(f"Compose refuses the settings; mend .env or the compose file it names:\n{told.stderr.strip()}")
@@ -66,7 +69,9 @@ def make(image: str) -> None:
             raise Stop(f"mmdebstrap made only {archive.stat().st_size} bytes. Is the disk full? See: df -h {folder}")
         imported = subprocess.run(
             ["docker", "import", "--change", 'CMD ["bash"]', str(archive), image],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     if imported.returncode != 0:
         raise Stop(f"docker import of the base image failed: {imported.stderr.strip()}")

@@ -18,9 +18,7 @@ class Stop(Exception):
 def quiet(command: Sequence[str], seconds: float = 30) -> str | None:
     """Return what `command` prints, or None if it fails, is missing or takes longer than `seconds`."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -94,12 +94,12 @@ def refuse_what_is_not_ours() -> None:
         )
     if (todo := commands()) is None:
         raise Stop(
-            f"{needs}\nThis is neither Debian nor Ubuntu, so it is not installed for you. "
+            f"{needs}\nThis is neither Debian 12 or newer nor Ubuntu, so it is not installed for you. "
             "Install Docker Engine with its compose and buildx plugins, then start again."
         )
     lines = "\n".join(line for _, command in todo for line in command.splitlines())
     start_it = "systemctl enable --now docker"
-    raise Stop(f"{needs}\nRun this make command as root (sudo), or these yourself as root, in this folder:\n{lines}\n{start_it}")
+    raise Stop(f"{needs}\nRun make as root (sudo), or these yourself as root, in this folder:\n{lines}\n{start_it}")
 
 
 def commands() -> list[tuple[str, str]] | None:
@@ -110,8 +110,12 @@ def commands() -> list[tuple[str, str]] | None:
         return None
     lists = ("Reading the package lists", "apt-get update")
     if release["ID"] == "debian" and release.get("VERSION_CODENAME") == "bookworm":
-        return [lists, ("Adding Debian 13 for Docker's packages alone", FROM_TRIXIE), lists,
-                ("Installing Docker from Debian 13", DEBIAN)]
+        return [
+            lists,
+            ("Adding Debian 13 for Docker's packages alone", FROM_TRIXIE),
+            lists,
+            ("Installing Docker from Debian 13", DEBIAN),
+        ]
     if release["ID"] == "debian" and int(release.get("VERSION_ID", "99")) >= 13:
         return [lists, ("Installing Docker", DEBIAN)]
     if release["ID"] == "ubuntu":
@@ -141,5 +145,7 @@ def start() -> None:
     while version("Docker Engine") is None:
         if time.monotonic() > deadline:
             last = DAEMON_LOG.read_text(errors="replace").splitlines()[-5:] if DAEMON_LOG.exists() else []
-            raise Stop("\n".join([f"The Docker engine did not answer within {START_SECONDS} s. Its last words:", *last]))
+            raise Stop(
+                "\n".join([f"The Docker engine did not answer within {START_SECONDS} s. Its last words:", *last])
+            )
         time.sleep(0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -45,4 +44,4 @@ def make_key(key: Path) -> None:
     beside = key.with_name(f".{key.name}.new")
     beside.write_text(secrets.token_urlsafe(KEY_BYTES) + "\n")
     beside.chmod(MODE)
-    os.replace(beside, key)
+    beside.replace(key)

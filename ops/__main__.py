@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from bootstrap.console import Stop
 from ops import stack
 from ops.reload import reload
-from ops.stack import Stop
 from ops.status import status
 from ops.up import direct, up
 

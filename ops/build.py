@@ -6,7 +6,8 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 
-from ops.stack import ROOT, Stop, compose_command
+from bootstrap.console import ROOT, Stop
+from ops.stack import compose_command
 
 STEP = re.compile(r"#(\d+) \[(.+?)\] (RUN .+)")
 LINE = re.compile(r"#(\d+) (.*)")
@@ -17,7 +18,10 @@ def build(files: Sequence[str]) -> None:
     """Build what these files need. Raises Stop with the failing step's last lines."""
     running = subprocess.Popen(
         compose_command(files, "--progress", "plain", "build"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
     )
     assert running.stdout is not None
     lines = list(relay(running.stdout))

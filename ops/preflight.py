@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from bootstrap.console import ROOT, Stop
 from ops import stack
-from ops.stack import ROOT, Stop
 
 # What the images, their build stages and the archive of a bootstrapped base need together.
 ROOM_BYTES = 1_500_000_000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from bootstrap.console import Stop
 from ops import stack
-from ops.stack import Container, Stop
+from ops.stack import Container
 
 PIDFILE = "/run/uwsgi/uwsgi.pid"
 # worker-reload-mercy (33 s, uwsgi/uwsgi.ini) and a start

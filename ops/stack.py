@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from bootstrap.console import ROOT, Stop
+
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
-
-
-class Stop(Exception):
-    """A verb cannot go on. The text says what is wrong and what to type."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,8 @@ def running_files() -> list[str] | None:
 
     Of two lists the longer: `make up-direct` adds a file to those that made the rest.
     """
-    made = [one.files for one in containers() if one.files != ("",)]
-    return list(max(made, key=len)) if made else None
+    made = [list(one.files) for one in containers() if one.files != ("",)]
+    return max(made, key=len) if made else None
 
 
 def workers(service: str = "uwsgi") -> list[Container]:

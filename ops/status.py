@@ -7,14 +7,15 @@ import re
 import time
 from typing import Any
 
+from bootstrap.console import Stop
 from ops import stack
-from ops.stack import Container, Stop
+from ops.stack import Container
 
 # uwsgi prints the document to stderr. Memory comes from the kernel: uWSGI's own figure would cost a read
 # of /proc at every request (memory-report). Pss counts what workers share once.
 ASK = (
     "uwsgi --connect-and-read /run/uwsgi/stats.sock 2>&1; "
-    "cd /proc && for p in [0-9]*; do echo \"pss $p $(grep -s ^Pss: $p/smaps_rollup)\"; done"
+    'cd /proc && for p in [0-9]*; do echo "pss $p $(grep -s ^Pss: $p/smaps_rollup)"; done'
 )
 PSS = re.compile(r"^pss (\d+) Pss:\s+(\d+) kB$", re.MULTILINE)
 
@@ -41,7 +42,9 @@ def container(one: Container) -> dict[str, Any]:
     try:
         stats, _ = json.JSONDecoder().raw_decode(told)
     except ValueError as problem:
-        raise Stop(f"{one.name}: the stats server does not answer: {told[:200]}. Its log: docker logs {one.name}") from problem
+        raise Stop(
+            f"{one.name}: the stats server does not answer: {told[:200]}. Its log: docker logs {one.name}"
+        ) from problem
     memory = {int(pid): int(kilobytes) for pid, kilobytes in PSS.findall(told)}
     for worker in stats["workers"]:
         worker["pss_kB"] = memory.get(worker["pid"], 0)
@@ -53,7 +56,9 @@ def table(document: dict[str, Any]) -> str:
     queue = document["listener"]
     said = f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else "listener is not running"
     versions = sorted({one["stats"]["version"] for one in document["containers"]})
-    rows = [("container", "health", "worker", "state", "requests", "exceptions", "memory", "since")]
+    rows: list[tuple[str, ...]] = [
+        ("container", "health", "worker", "state", "requests", "exceptions", "memory", "since")
+    ]
     rows += [row for one in document["containers"] for row in container_rows(one)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bootstrap.console import ROOT, Stop
 from ops import preflight, stack
 from ops.build import build
-from ops.stack import ROOT, Stop, compose_command
+from ops.stack import compose_command
 
 WAIT_SECONDS = 120
 DIRECT = "compose.direct.yaml"
@@ -37,7 +38,7 @@ def direct() -> None:
         files = [*files, DIRECT]
     config = start(files, services=["direct"])
     print(
-        f"\nReady: {published(config, 'direct')} by uWSGI alone, without nginx; static files are nginx's and missing here\n"
+        f"\nReady: {published(config, 'direct')} by uWSGI alone; static files are nginx's and missing here\n"
         "Next:  compare with the same address through nginx; make down ends both"
     )
 
@@ -56,7 +57,9 @@ def start(files: Sequence[str], services: Sequence[str]) -> dict[str, Any]:
     except Stop:
         if not before:
             # Nothing ran before, so nothing half-started may stay; volumes do.
-            subprocess.run(compose_command(files, "down", "--remove-orphans"), capture_output=True, check=False, cwd=ROOT)
+            subprocess.run(
+                compose_command(files, "down", "--remove-orphans"), capture_output=True, check=False, cwd=ROOT
+            )
         raise
     return config
 
@@ -65,16 +68,33 @@ def prove(files: Sequence[str]) -> None:
     """Import the project in the new image, with its real settings, before anything is replaced."""
     done = subprocess.run(
         compose_command(files, "run", "--rm", "--no-deps", "-T", "release", "check.py"),
-        capture_output=True, text=True, check=False, cwd=ROOT, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:
-        raise Stop(f"{done.stdout.strip() or done.stderr.strip()}\n\nYour project does not start (above). What was running runs on.")
+        raise Stop(
+            f"{done.stdout.strip() or done.stderr.strip()}\n\n"
+            "Your project does not start (above). What was running runs on."
+        )
 
 
 def launch(files: Sequence[str], services: Sequence[str]) -> None:
     """Start the containers and wait until each is healthy. Raises Stop with the last lines of the one that is not."""
     command = compose_command(
-        files, "--progress", "quiet", "up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(WAIT_SECONDS), *services,
+        files,
+        "--progress",
+        "quiet",
+        "up",
+        "--detach",
+        "--no-build",
+        "--remove-orphans",
+        "--wait",
+        "--wait-timeout",
+        str(WAIT_SECONDS),
+        *services,
     )
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
@@ -89,9 +109,15 @@ def last_words() -> list[str]:
         if not fine:
             logs = subprocess.run(
                 ["docker", "logs", "--tail", "15", one.id],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
             )
-            words += [f"\n--- {one.name} ({'running' if one.running else f'exit {one.exit_code}'}, {one.health}):", logs.stdout]
+            words += [
+                f"\n--- {one.name} ({'running' if one.running else f'exit {one.exit_code}'}, {one.health}):",
+                logs.stdout,
+            ]
     return words
 
 

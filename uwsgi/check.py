@@ -1,10 +1,12 @@
 #!/venv/bin/python
-"""Import the project as uWSGI will, and say in one line why it cannot be."""
+"""Import the project as uWSGI will, run its own checks, and say in one line why it cannot start."""
 
 import importlib
 import os
+import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 
 def problem(module: str, name: str) -> str | None:
@@ -19,9 +21,15 @@ def problem(module: str, name: str) -> str | None:
     return None
 
 
+def system_check() -> str | None:
+    """Return what `manage.py check` finds wrong: settings, addresses, models."""
+    done = subprocess.run([sys.executable, "manage.py", "check"], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else "manage.py check: " + "\n".join(done.stderr.strip().splitlines()[-12:])
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
-    if said := problem(asked, callable_name or "application"):
+    if said := problem(asked, callable_name or "application") or system_check():
         print(said)
         sys.exit(1)

@@ -11,8 +11,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 try:
-    import uwsgi  # exists only inside a uWSGI worker
-except ImportError:
+    import uwsgi
+except ImportError:  # it exists only inside a uWSGI worker, not under manage.py
     uwsgi = None
 
 

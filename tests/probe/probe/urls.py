@@ -1,0 +1,18 @@
+"""Routes of the probe: one for each thing a test wants to see or to break."""
+
+from django.urls import path, re_path
+
+from probe import views
+
+urlpatterns = [
+    path("form", views.form),
+    path("unread", views.unread),
+    path("sleep/<int:milliseconds>", views.sleep),
+    path("status/<int:code>", views.status),
+    path("headers/<int:size>", views.headers),
+    path("bytes/<int:size>", views.body),
+    path("allocate/<int:megabytes>", views.allocate),
+    path("kill", views.kill),
+    path("fail", views.fail),
+    re_path("^echo", views.echo),
+]

@@ -1,0 +1,88 @@
+"""Views that report what reached Django, or misbehave on demand."""
+
+import hashlib
+import os
+import signal
+import socket
+import time
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import get_token
+from django.views.decorators.csrf import csrf_exempt
+
+CHUNK = 65_536
+
+
+@csrf_exempt
+def echo(request: HttpRequest) -> JsonResponse:
+    """Return what Django knows of this request, and the checksum of its body."""
+    import uwsgi  # noqa: PLC0415  exists only inside a worker, while manage.py imports this file outside of one
+
+    checksum, length = hashlib.sha256(), 0
+    while chunk := request.read(CHUNK):
+        checksum.update(chunk)
+        length += len(chunk)
+    return JsonResponse(
+        {
+            "method": request.method,
+            "path": request.path,
+            "query": request.META["QUERY_STRING"],
+            "host": request.get_host(),
+            "scheme": request.scheme,
+            "url": request.build_absolute_uri(),
+            "meta": {key: value for key, value in request.META.items() if isinstance(value, str)},
+            "length": length,
+            "sha256": checksum.hexdigest(),
+            "container": socket.gethostname(),
+            "worker": uwsgi.worker_id(),
+            "pid": os.getpid(),
+        }
+    )
+
+
+def form(request: HttpRequest) -> HttpResponse:
+    """Return a token for a form, or accept one."""
+    return HttpResponse("accepted" if request.method == "POST" else get_token(request))
+
+
+@csrf_exempt
+def unread(request: HttpRequest) -> HttpResponse:
+    """Refuse without having read the body."""
+    return HttpResponse("refused unread", status=403)
+
+
+def sleep(request: HttpRequest, milliseconds: int) -> HttpResponse:
+    """Answer after a while."""
+    time.sleep(milliseconds / 1000)
+    return HttpResponse("slept")
+
+
+def status(request: HttpRequest, code: int) -> HttpResponse:
+    """Answer with a status of one's own."""
+    return HttpResponse(f"the project's own {code}", status=code)
+
+
+def headers(request: HttpRequest, size: int) -> HttpResponse:
+    """Answer with `size` bytes of headers."""
+    return HttpResponse("many headers", headers={f"X-Fill-{number}": "x" * 1000 for number in range(size // 1000)})
+
+
+def body(request: HttpRequest, size: int) -> HttpResponse:
+    """Answer with `size` bytes."""
+    return HttpResponse(b"x" * size, content_type="application/octet-stream")
+
+
+def allocate(request: HttpRequest, megabytes: int) -> HttpResponse:
+    """Take memory, every page of it."""
+    return HttpResponse(str(len(b"x" * (megabytes << 20))))
+
+
+def kill(request: HttpRequest) -> HttpResponse:
+    """Kill the worker that has this request."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return HttpResponse("unreachable")
+
+
+def fail(request: HttpRequest) -> HttpResponse:
+    """Raise what no project catches."""
+    raise RuntimeError("a secret of the project")

@@ -1,0 +1,69 @@
+"""pidfile, stats and reload, inside the container, as the guide that started this project has them."""
+
+import json
+
+from tests.support import Stack, wait_until
+
+PIDFILE = "/run/uwsgi/uwsgi.pid"
+
+
+def test_stats_can_be_read(stack: Stack) -> None:
+    told = stack.exec("uwsgi", "uwsgi", "--connect-and-read", "/run/uwsgi/stats.sock")
+    document, _ = json.JSONDecoder().raw_decode(told)
+    assert document["version"] == "2.0.31"
+    assert len(document["workers"]) == 2
+
+
+def test_pidfile_names_the_master(stack: Stack) -> None:
+    assert stack.exec("uwsgi", "cat", PIDFILE).strip() == "1"
+
+
+def test_master_fifo_takes_commands(stack: Stack) -> None:
+    stack.exec("uwsgi", "sh", "-c", "echo s >/run/uwsgi/fifo")
+    wait_until(lambda: "worker 1 app 0" in stack.log("uwsgi"), "the workers' state in the log")
+
+
+def test_listener_tells_the_length_of_its_queue(stack: Stack) -> None:
+    told = json.loads(stack.exec("listener", "pool.py"))
+    assert told["address"] == ("0.0.0.0:20001" if stack.transport == "tcp" else "/run/wire/uwsgi.sock")
+    assert (told["waiting"], told["most"]) == (0, 1024)
+
+
+def test_queue_is_seen_filling(disposable_stack: Stack) -> None:
+    disposable_stack("stop", "uwsgi")
+    for _ in range(5):
+        try:
+            disposable_stack.get("/echo", timeout=0.2)
+        except OSError:
+            continue
+    assert json.loads(disposable_stack.exec("listener", "pool.py"))["waiting"] >= 5
+
+
+def test_stop_ends_the_process_and_the_policy_brings_it_back(disposable_stack: Stack) -> None:
+    before = disposable_stack.container("uwsgi")["State"]["StartedAt"]
+    disposable_stack.exec("uwsgi", "uwsgi", "--stop", PIDFILE)
+    wait_until(lambda: disposable_stack.container("uwsgi")["State"]["StartedAt"] != before, "a fresh process", 20)
+    wait_until(disposable_stack.serves, "served again", 30)
+
+
+def test_logs_hold_slow_and_failed_requests_only(stack: Stack) -> None:
+    stack.get("/echo?marker=quick")
+    stack.get("/status/503?marker=failed")
+    stack.get("/sleep/5200?marker=slow")
+    wait_until(lambda: "marker=slow" in stack.log("uwsgi"), "the slow request in the log")
+    log = stack.log("uwsgi")
+    assert "marker=failed" in log
+    assert "marker=quick" not in log
+
+
+def test_access_log_is_json_with_request_id_and_upstream_times(stack: Stack) -> None:
+    answer = stack.get('/echo?"forged\\n{}')
+    wanted = answer.headers["X-Request-ID"]
+    lines = wait_until(
+        lambda: [line for line in stack.log("nginx").splitlines() if wanted in line], "its line in the log"
+    )
+    entry = json.loads(lines[0])
+    assert entry["status"] == 200
+    assert float(entry["upstream_header"]) >= 0
+    assert entry["upstream_status"] == "200"
+    assert entry["client"] == answer.json()["meta"]["REMOTE_ADDR"]

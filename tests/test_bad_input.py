@@ -1,0 +1,219 @@
+"""What a user gets wrong: a non-zero exit, one message that names the fix, nothing half-started, no data lost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootstrap import base_image, console, engine, settings
+from ops import preflight
+from tests.checkout import Checkout
+from tests.support import ROOT, Stack, run
+
+pytestmark = pytest.mark.xdist_group("bad-input")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """A copy in which nothing has been started; whatever a test does there must leave it so."""
+    made = Checkout(tmp_path, "bad-input")
+    try:
+        yield made
+        assert made.containers() == [], "half-started"
+    finally:
+        made.remove()
+
+
+def test_port_in_use(checkout: Checkout) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = checkout.refused("up", HTTP_PORT=str(port))
+    assert f"127.0.0.1:{port} is in use by another program" in said
+    assert f"HTTP_PORT={port + 1}" in said
+
+
+def test_unknown_transport(checkout: Checkout) -> None:
+    assert "Type make up (TCP), make up-unix or make up-direct." in checkout.refused("up-carrier-pigeon")
+
+
+def test_unknown_compose_file(checkout: Checkout) -> None:
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:compose.pigeon.yaml")
+    said = checkout.refused("up")
+    assert "mend .env" in said
+    assert "compose.pigeon.yaml" in said
+
+
+@pytest.mark.parametrize("name", ["manage.py", "requirements.txt"])
+def test_app_without_what_the_contract_asks_for(checkout: Checkout, name: str) -> None:
+    (checkout.folder / "app" / name).unlink()
+    assert f"app/ has no {name}. Copy your whole Django project into app/." in checkout.refused("up")
+
+
+def test_wsgi_module_that_is_not_there(checkout: Checkout) -> None:
+    said = checkout.refused("up", UWSGI_MODULE="mysite.wsgi")
+    assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in said
+
+
+def test_wsgi_module_that_does_not_import(checkout: Checkout) -> None:
+    with (checkout.folder / "app/config/wsgi.py").open("a") as module:
+        module.write("\nimport nothing_of_that_name\n")
+    said = checkout.refused("up")
+    assert "UWSGI_MODULE config.wsgi: ModuleNotFoundError: No module named 'nothing_of_that_name'" in said
+
+
+def test_wsgi_module_without_the_callable(checkout: Checkout) -> None:
+    said = checkout.refused("up", UWSGI_MODULE="config.wsgi:app")
+    assert "has no callable `app`. In .env: UWSGI_MODULE=config.wsgi:application" in said
+
+
+def test_addresses_that_do_not_import(checkout: Checkout) -> None:
+    with (checkout.folder / "app/config/urls.py").open("a") as module:
+        module.write("\nimport nothing_of_that_name\n")
+    said = checkout.refused("up")
+    assert "manage.py check" in said
+    assert "No module named 'nothing_of_that_name'" in said
+
+
+def test_requirement_that_does_not_exist(checkout: Checkout) -> None:
+    (checkout.folder / "app/requirements.txt").write_text("django-uwsgi-nginx-no-such-thing==1.0\n")
+    said = checkout.refused("up")
+    assert "No matching distribution found for django-uwsgi-nginx-no-such-thing==1.0" in said
+    assert "nothing was changed" in said
+
+
+@pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5"])
+def test_number_of_workers(checkout: Checkout, processes: str) -> None:
+    said = checkout.refused("up", UWSGI_PROCESSES=processes)
+    assert f"UWSGI_PROCESSES is '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
+
+
+@pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a;b"])
+def test_host_names(checkout: Checkout, hosts: str) -> None:
+    assert "not a host name" in checkout.refused("up", DJANGO_ALLOWED_HOSTS=hosts)
+
+
+def test_empty_secret_is_not_replaced_behind_ones_back(checkout: Checkout) -> None:
+    key = checkout.folder / "secrets/django_secret_key"
+    key.parent.mkdir(mode=0o700)
+    key.write_text("\n")
+    assert "secrets/django_secret_key is empty. Put your key back, or have a new one made: rm" in checkout.refused("up")
+    assert key.read_text() == "\n"
+
+
+def test_missing_secret_is_made(tmp_path: Path) -> None:
+    shutil.copy2(ROOT / ".env.example", tmp_path / ".env.example")
+    settings.ensure(tmp_path)
+    first = (tmp_path / settings.KEY).read_text()
+    settings.ensure(tmp_path)
+    assert (tmp_path / settings.KEY).read_text() == first
+
+
+def test_all_problems_are_said_at_once(checkout: Checkout) -> None:
+    (checkout.folder / "app/manage.py").unlink()
+    said = checkout.refused("up", UWSGI_PROCESSES="0", DJANGO_ALLOWED_HOSTS="*")
+    assert said.count("\n  - ") == 3
+
+
+def test_files_that_containers_may_not_read(checkout: Checkout) -> None:
+    secret = checkout.folder / "nginx/transports/tcp.conf"
+    secret.chmod(0o600)
+    assert f"Run: chmod o+r {secret}" in checkout.refused("up")
+
+
+def test_broken_code_leaves_what_runs_alone(checkout: Checkout) -> None:
+    checkout.made("up")
+    before = checkout.containers()
+    module = checkout.folder / "app/config/wsgi.py"
+    module.write_text("raise RuntimeError('broken release')\n")
+    assert "RuntimeError: broken release" in checkout.refused("up")
+    assert checkout.containers() == before
+    assert checkout.get("/api/request").status_code == 200
+    checkout.made("down")
+
+
+def test_a_start_that_fails_shows_the_last_words(checkout: Checkout) -> None:
+    (checkout.folder / "uwsgi/uwsgi.ini").write_text(
+        (checkout.folder / "uwsgi/uwsgi.ini").read_text().replace("master = true", "master = true\nmastre = true", 1)
+    )
+    said = checkout.refused("up")
+    assert "-uwsgi-1" in said
+    assert "[strict-mode] unknown config directive: mastre" in said
+
+
+def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_000_000))
+    problems = preflight.disk_problems()
+    assert len(problems) == 1
+    assert "0.2 GB left" in problems[0]
+    assert "docker builder prune" in problems[0]
+
+
+def test_no_docker_and_no_root(stack: Stack) -> None:
+    """In a container of the stack's own image: Debian 13, Python, no Docker, an ordinary user."""
+    image = stack.container("uwsgi")["Config"]["Image"]
+    done = run(
+        "docker",
+        "run",
+        "--rm",
+        "--user",
+        "1000",
+        "--volume",
+        f"{ROOT}:/stack:ro",
+        "--env",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "--entrypoint",
+        "/stack/bootstrap/run",
+        image,
+    )
+    assert done.returncode != 0
+    assert "Docker Engine 26.1 or newer (found: no answer)" in done.stderr
+    assert "apt-get install --yes --no-install-recommends ca-certificates iptables docker.io docker-cli" in done.stderr
+
+
+def test_no_python_and_no_root() -> None:
+    image = base_image.name()
+    mount = f"{ROOT}:/stack:ro"
+    done = run("docker", "run", "--rm", "--user", "1000", "--volume", mount, image, "/stack/bootstrap/run")
+    assert done.returncode != 0
+    assert done.stderr.strip() == "python3 is missing. Run: sudo apt-get update && sudo apt-get install python3"
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ({"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}, "Suites: trixie"),
+        ({"ID": "debian", "VERSION_ID": "13", "VERSION_CODENAME": "trixie"}, "docker-compose"),
+        ({"ID": "ubuntu", "VERSION_ID": "24.04", "VERSION_CODENAME": "noble"}, "docker-compose-v2"),
+        ({"ID": "debian", "VERSION_ID": "11", "VERSION_CODENAME": "bullseye"}, "neither Debian 12 or newer nor Ubuntu"),
+        ({"ID": "fedora", "VERSION_ID": "44"}, "neither Debian 12 or newer nor Ubuntu"),
+    ],
+)
+def test_what_to_type_where_docker_may_not_be_installed(
+    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], said: str
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "version", lambda _: None)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    monkeypatch.setattr(engine, "install", lambda: pytest.fail("changed something"))
+    with pytest.raises(console.Stop, match=said):
+        engine.ensure()
+
+
+def test_docker_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"Docker Engine": (20, 10, 24), "Compose": None, "Buildx": (0, 13, 1)}
+    monkeypatch.setattr(engine, "version", found.get)
+    assert engine.lacking() == [
+        "Docker Engine 26.1 or newer (found: 20.10.24)",
+        "Compose 2.26 or newer (found: no answer)",
+    ]

@@ -1,0 +1,178 @@
+"""The first five minutes: the README's commands, in a fresh copy, with the sample project."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.checkout import Checkout
+from tests.support import run, wait_until
+
+pytestmark = pytest.mark.xdist_group("newcomer")
+TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A copy whose `make up` has been typed once."""
+    made = Checkout(tmp_path_factory.mktemp("newcomer"), "newcomer")
+    try:
+        made.first_words = made.made("up")  # type: ignore[attr-defined]
+        yield made
+    finally:
+        made.remove()
+
+
+def test_make_up_ends_with_the_address_and_what_to_type_next(checkout: Checkout) -> None:
+    words = checkout.first_words  # type: ignore[attr-defined]
+    assert f"Ready: http://127.0.0.1:{checkout.environment['HTTP_PORT']}/ over tcp, 2 workers" in words
+    assert "make status" in words
+
+
+def test_settings_and_secret_were_made(checkout: Checkout) -> None:
+    secret = checkout.folder / "secrets" / "django_secret_key"
+    assert (checkout.folder / ".env").read_text() == (checkout.folder / ".env.example").read_text()
+    assert secret.parent.stat().st_mode & 0o777 == 0o700
+    assert len(secret.read_text().strip()) >= 50
+    assert run("git", "check-ignore", "secrets/django_secret_key", ".env").returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["up-unix", "up"])
+def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str) -> None:
+    checkout.made(verb)
+    page = checkout.get()
+    assert page.status_code == 200
+    assert f'data-key="transport">{TRANSPORTS[verb]}<' in page.text
+    assert checkout.get("/api/request").json()["transport"] == TRANSPORTS[verb]
+    for address in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
+        answer = checkout.get(address)
+        assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), address
+
+
+def test_data_survives_a_change_of_transport(checkout: Checkout) -> None:
+    checkout.made("up")
+    made = "createsuperuser --noinput --username ada --email ada@example.com"
+    checkout.made("manage", f"CMD={made}")
+    checkout.made("up-unix")
+    refused = checkout.make("manage", f"CMD={made}")
+    assert "already taken" in refused.stdout + refused.stderr
+
+
+def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
+    change = (
+        "from django.contrib.auth.models import User\n"
+        'User.objects.create_superuser("eve", "eve@example.com", "correct-horse")'
+    )
+    done = run("docker", "exec", f"{checkout.project}-uwsgi-1", "python", "manage.py", "shell", "-v", "0", "-c", change)
+    assert done.returncode == 0, done.stderr
+    address = f"http://localhost:{checkout.environment['HTTP_PORT']}/admin/login/?next=/admin/"
+    with requests.Session() as browser:
+        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(address, timeout=20).text)[0]
+        sent = {"csrfmiddlewaretoken": token, "username": "eve", "password": "correct-horse"}
+        answer = browser.post(address, sent, headers={"Origin": address.split("/admin", maxsplit=1)[0]}, timeout=20)
+    assert "Site administration" in answer.text
+    assert answer.url.endswith("/admin/")
+
+
+def test_sample_project_passes_djangos_deployment_check(checkout: Checkout) -> None:
+    assert "no issues" in checkout.made("manage", "CMD=check --deploy --fail-level WARNING")
+
+
+def test_health_and_readiness(checkout: Checkout) -> None:
+    assert checkout.get("/healthz").text == "alive\n"
+    assert checkout.get("/readyz").text == "ready\n"
+
+
+def test_status_is_a_table_for_people_and_a_document_for_programs(checkout: Checkout) -> None:
+    checkout.made("up")
+    table = checkout.made("status")
+    assert re.search(r"^transport  tcp$", table, re.MULTILINE)
+    assert re.search(r"^queue      0\.0\.0\.0:20001, 0 of 1024 waiting$", table, re.MULTILINE)
+    assert re.search(r"^uWSGI      2\.0\.31$", table, re.MULTILINE)
+    rows = re.findall(r"^\S+-uwsgi-1 +healthy +(\d+) +(?:idle|busy) +\d+ +\d+ +(\d+) MB +20\d\d-", table, re.MULTILINE)
+    assert [worker for worker, _ in rows] == ["1", "2"]
+    assert all(int(megabytes) > 0 for _, megabytes in rows)
+    document = json.loads(checkout.made("status", "JSON=1"))
+    assert document["transport"] == "tcp"
+    assert len(document["containers"][0]["stats"]["workers"]) == 2
+
+
+def test_reload_brings_fresh_workers(checkout: Checkout) -> None:
+    def spawned() -> int:
+        document = json.loads(checkout.made("status", "JSON=1"))
+        return min(int(worker["last_spawn"]) for worker in document["containers"][0]["stats"]["workers"])
+
+    before = spawned()
+    time.sleep(1.1)
+    assert "reloaded in" in checkout.made("reload")
+    assert spawned() > before
+    assert checkout.get().status_code == 200
+
+
+def test_stop_and_up_again(checkout: Checkout) -> None:
+    checkout.made("stop")
+    assert "No uwsgi container is running. Start the stack: make up" in checkout.refused("status")
+    checkout.made("up")
+    assert checkout.get().status_code == 200
+
+
+def test_a_second_up_takes_under_20_seconds_and_restarts_nothing(checkout: Checkout) -> None:
+    checkout.made("up")
+    before = json.loads(checkout.made("status", "JSON=1"))["containers"][0]["started"]
+    began = time.monotonic()
+    checkout.made("up")
+    assert time.monotonic() - began < 20
+    assert json.loads(checkout.made("status", "JSON=1"))["containers"][0]["started"] == before
+
+
+def test_set_up_of_a_complete_machine_is_quick_and_silent(checkout: Checkout) -> None:
+    began = time.monotonic()
+    done = run("bootstrap/run", cwd=checkout.folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < 2, "a second is the aim; two allow for a busy machine"
+
+
+def test_uwsgi_answers_http_by_itself(checkout: Checkout) -> None:
+    words = checkout.made("up-direct")
+    address = f"http://127.0.0.1:{checkout.environment['DIRECT_PORT']}/"
+    assert f"Ready: {address} by uWSGI alone" in words
+    assert requests.get(f"{address}api/request", timeout=10).json()["transport"].startswith("none")
+    checkout.made("stop")
+    wait_until(lambda: not checkout.make("ps").stdout.count("Up "), "everything is stopped")
+    checkout.made("up")
+    assert requests.get(f"{address}healthz", timeout=10).text == "alive\n"
+
+
+def test_log_goes_to_a_file_where_that_is_asked_for(checkout: Checkout) -> None:
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:compose.log-file.yaml")
+    checkout.made("up-unix")
+    assert checkout.get("/api/request").json()["transport"] == "unix-socket"
+    name = f"{checkout.project}-uwsgi-1"
+    log = run("docker", "exec", name, "cat", "/var/log/uwsgi/uwsgi.log").stdout
+    assert "spawned uWSGI worker 2" in log
+    assert "spawned uWSGI worker" not in run("docker", "logs", name).stdout
+    run(
+        "docker",
+        "exec",
+        name,
+        "sh",
+        "-c",
+        "mv /var/log/uwsgi/uwsgi.log /var/log/uwsgi/uwsgi.log.1 && echo l >/run/uwsgi/fifo",
+    )
+    wait_until(lambda: run("docker", "exec", name, "ls", "/var/log/uwsgi/uwsgi.log").returncode == 0, "a new file")
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml")
+
+
+def test_down_keeps_the_data_and_clean_asks_first(checkout: Checkout) -> None:
+    checkout.made("down")
+    assert checkout.containers() == []
+    assert "make clean CONFIRM=1" in checkout.refused("clean")
+    volumes = run("docker", "volume", "ls", "--quiet").stdout
+    assert f"{checkout.project}_data" in volumes
+    checkout.made("clean", "CONFIRM=1")
+    assert f"{checkout.project}_data" not in run("docker", "volume", "ls", "--quiet").stdout

@@ -1,0 +1,66 @@
+"""No legal request is a 502, whatever its size; one that is too large hears so from nginx."""
+
+import hashlib
+import os
+
+import pytest
+
+from tests.support import Stack
+
+MEBIBYTE = 1 << 20
+
+
+def test_ten_megabytes_arrive_intact(stack: Stack) -> None:
+    body = os.urandom(10 * MEBIBYTE)
+    answer = stack.post("/echo", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_chunked_body_arrives_intact(stack: Stack) -> None:
+    parts = [os.urandom(50_000) for _ in range(20)]
+    answer = stack.post("/echo", iter(parts))  # type: ignore[arg-type]
+    assert answer.json()["sha256"] == hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def test_over_the_limit_is_413_before_django_sees_it(stack: Stack) -> None:
+    head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10 * MEBIBYTE + 1}\r\n\r\n"
+    answer = stack.raw(head.encode())
+    assert b" 413 " in answer.splitlines()[0]
+    assert b"larger than this site takes" in answer
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 2_000_000])
+def test_a_view_that_does_not_read_the_body_is_heard(stack: Stack, size: int) -> None:
+    answer = stack.post("/unread", b"x" * size)
+    assert (answer.status_code, answer.text) == (403, "refused unread")
+
+
+@pytest.mark.parametrize(("size", "status"), [(4_200, 200), (7_000, 200), (9_000, 431)])
+def test_large_cookie(stack: Stack, size: int, status: int) -> None:
+    assert stack.get("/echo", headers={"Cookie": "c=" + "x" * size}).status_code == status
+
+
+def test_headers_up_to_nginxs_limit_reach_django(stack: Stack) -> None:
+    large = {f"X-Large-{number}": "x" * 7_900 for number in range(3)}
+    assert stack.get("/echo?q=" + "x" * 7_000, headers=large).status_code == 200
+
+
+@pytest.mark.parametrize(("count", "status"), [(80, 200), (120, 200), (190, 200), (400, 431)])
+def test_many_headers(stack: Stack, count: int, status: int) -> None:
+    headers = {f"X-Many-{number}": "x" for number in range(count)}
+    assert stack.get("/echo", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(7_000, 200), (9_000, 414)])
+def test_long_address(stack: Stack, size: int, status: int) -> None:
+    assert stack.get("/echo/" + "x" * size).status_code == status
+
+
+def test_large_response_headers_reach_the_client(stack: Stack) -> None:
+    answer = stack.get("/headers/12000")
+    assert (answer.status_code, answer.text) == (200, "many headers")
+
+
+def test_large_response_reaches_the_client(stack: Stack) -> None:
+    assert len(stack.get(f"/bytes/{20 * MEBIBYTE}").content) == 20 * MEBIBYTE

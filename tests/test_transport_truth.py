@@ -1,0 +1,70 @@
+"""What is called TCP is TCP, and what is called a Unix socket is one."""
+
+import pytest
+
+from tests.support import Stack
+
+LISTENING = "0A"
+
+
+def listening_ports(stack: Stack, service: str) -> set[int]:
+    """Return the TCP ports that anything listens on in a container's network namespace."""
+    table = stack.exec(service, "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null")
+    rows = [line.split() for line in table.splitlines() if ":" in line]
+    ports = set()
+    for row in rows:
+        address, _, port = row[1].rpartition(":")
+        # 127.0.0.11 is Docker's own name server, in every container with a network
+        if row[3] == LISTENING and address != "0B00007F":
+            ports.add(int(port, 16))
+    return ports
+
+
+def sockets_in(stack: Stack, service: str, folder: str) -> str:
+    """Return the socket files below a folder."""
+    return stack.exec(service, "sh", "-c", f"find {folder} -type s 2>/dev/null || true")
+
+
+def test_nginx_names_the_transport(stack: Stack) -> None:
+    assert stack.get("/echo").json()["meta"]["TRANSPORT"] == stack.transport
+
+
+def test_listener_is_bound_where_the_transport_says(stack: Stack) -> None:
+    if stack.transport == "tcp":
+        assert listening_ports(stack, "listener") == {20001}
+        assert sockets_in(stack, "nginx", "/run") == ""
+    else:
+        assert listening_ports(stack, "listener") == set()
+        assert sockets_in(stack, "nginx", "/run/wire") == "/run/wire/uwsgi.sock\n"
+
+
+def test_uwsgi_itself_listens_on_no_port(stack: Stack) -> None:
+    assert listening_ports(stack, "uwsgi") == set()
+
+
+def test_nginx_listens_on_its_own_ports_only(stack: Stack) -> None:
+    assert listening_ports(stack, "nginx") == {8080, 8081}
+
+
+def test_only_nginx_is_published_and_on_loopback(stack: Stack) -> None:
+    for service in ("nginx", "listener", "uwsgi", "release"):
+        ports = stack.container(service)["NetworkSettings"]["Ports"] or {}
+        bound = {one["HostIp"] for published in ports.values() for one in published or []}
+        assert bound == ({"127.0.0.1"} if service == "nginx" else set()), service
+
+
+def test_only_nginx_and_listener_share_the_wire(stack: Stack) -> None:
+    joined = set()
+    for service in ("nginx", "listener", "uwsgi", "release"):
+        inspected = stack.container(service)
+        networks = {name.rpartition("_")[2] for name in inspected["NetworkSettings"]["Networks"]}
+        mounts = {mount["Destination"] for mount in inspected["Mounts"]}
+        if "wire" in networks or "/run/wire" in mounts:
+            joined.add(service)
+    assert joined == {"nginx", "listener"}
+
+
+@pytest.mark.parametrize("service", ["uwsgi", "listener"])
+def test_project_has_no_way_out(stack: Stack, service: str) -> None:
+    routes = stack.exec(service, "cat", "/proc/net/route").splitlines()[1:]
+    assert all(line.split()[1] != "00000000" for line in routes), routes
