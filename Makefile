@@ -30,8 +30,27 @@ ps: ## The containers and their health
 status: ## Workers, requests, memory, queue; JSON=1 for the raw document
 	@python3 -m ops status $(if $(JSON),--json)
 
+deploy: ready ## Bring the code in app/ into service; the old release serves until the new one is healthy
+	python3 -m ops deploy
+
+rollback: ## Bring the release before back, by its image
+	python3 -m ops rollback
+
+releases: ## The last three releases; * marks the one that serves
+	@python3 -m ops releases
+
+scale: ## Run several uwsgi containers; N=3
+	$(if $(N),,$(error Say how many: make scale N=2))
+	python3 -m ops scale $(N)
+
+restart: ## Restart uwsgi, requests wait meanwhile; S=nginx for another (nginx itself is a gap)
+	$(COMPOSE) restart $(or $(S),uwsgi)
+
 reload: ## Fresh workers in every uwsgi container, no request lost
 	python3 -m ops reload
+
+doctor: ## What is wrong with what runs, and how to mend it
+	@python3 -m ops doctor
 
 manage: ## Django's command line; CMD="createsuperuser"
 	$(if $(CMD),,$(error Say which command: make manage CMD="createsuperuser"))
@@ -43,12 +62,16 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 test: ready .venv/done ## Prove it on both transports; K=expression selects tests
 	.venv/bin/pytest $(if $(K),-k "$(K)")
 
+prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/proof.md; about half an hour
+	.venv/bin/python -m tests.prove
+
 check: ready .venv/done ## Linters, types, and every configuration as its own program reads it
 	.venv/bin/python -m tests.check
 
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volume data). If you mean it: make clean CONFIRM=1))
 	$(COMPOSE) down --remove-orphans --volumes --rmi local
+	python3 -m ops forget
 
 up-%:
 	@echo 'There is no transport "$*". Type make up (TCP), make up-unix or make up-direct.' >&2; exit 2
@@ -59,4 +82,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@bootstrap/venv
 
-.PHONY: help up up-unix up-direct down stop logs ps status reload manage shell test check clean ready
+.PHONY: help up up-unix up-direct down stop logs ps status deploy rollback releases scale restart reload
+.PHONY: doctor prove manage shell test check clean ready

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from bootstrap.console import Stop
-from ops import stack
+from ops import releases, stack
+from ops.deploy import deploy, rollback, scale
+from ops.doctor import doctor
 from ops.reload import reload
 from ops.status import status
 from ops.up import direct, up
@@ -20,25 +23,36 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("direct", help="uWSGI answering HTTP by itself")
     verbs.add_parser("reload", help="reload every uwsgi container, one after the other")
     verbs.add_parser("status", help="workers and queue").add_argument("--json", action="store_true")
+    verbs.add_parser("deploy", help="bring the code in app/ into service, no request lost")
+    verbs.add_parser("rollback", help="bring the release before back")
+    verbs.add_parser("releases", help="the releases that are kept")
+    verbs.add_parser("scale", help="run N uwsgi containers").add_argument("number")
+    verbs.add_parser("forget", help="remove all releases, for make clean")
+    verbs.add_parser("doctor", help="what is wrong with what runs, and how to mend it")
     verbs.add_parser("files", help="the compose files that made what runs, for COMPOSE_FILE")
     return made
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "up": lambda asked: up(asked.transport),
+    "direct": lambda _: direct(),
+    "deploy": lambda _: deploy(),
+    "rollback": lambda _: rollback(),
+    "releases": lambda _: releases.show(),
+    "scale": lambda asked: scale(asked.number),
+    "reload": lambda _: reload(),
+    "status": lambda asked: status(asked.json),
+    "doctor": lambda _: doctor(),
+    "files": lambda _: print(":".join(stack.running_files() or stack.chosen_files())),
+    "forget": lambda _: releases.forget_all(),
+}
 
 
 def main() -> int:
     """Carry one verb out and return the exit code."""
     asked = parser().parse_args()
     try:
-        match asked.verb:
-            case "up":
-                up(asked.transport)
-            case "direct":
-                direct()
-            case "reload":
-                reload()
-            case "status":
-                status(asked.json)
-            case "files":
-                print(":".join(stack.running_files() or stack.chosen_files()))
+        VERBS[asked.verb](asked)
     except Stop as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 
 from bootstrap.console import ROOT, Stop
+from ops import stack
 from ops.stack import compose_command
 
 STEP = re.compile(r"#(\d+) \[(.+?)\] (RUN .+)")
@@ -14,10 +15,11 @@ LINE = re.compile(r"#(\d+) (.*)")
 SHOWN = 100
 
 
-def build(files: Sequence[str]) -> None:
-    """Build what these files need. Raises Stop with the failing step's last lines."""
+def build(files: Sequence[str], *services: str, release: str | None = None) -> None:
+    """Build what these files need, or only some services. Raises Stop with the failing step's last lines."""
     running = subprocess.Popen(
-        compose_command(files, "--progress", "plain", "build"),
+        compose_command(files, "--progress", "plain", "build", *services),
+        env=stack.environment(release),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -31,14 +33,17 @@ def build(files: Sequence[str]) -> None:
 
 def relay(output: Iterable[str]) -> Iterable[str]:
     """Pass every line on, and print the title of each RUN step that is not answered from the cache."""
-    titles: dict[str, str] = {}
+    waiting: dict[str, str] = {}
+    printed: set[str] = set()
     for line in output:
         yield line.rstrip("\n")
         if title := STEP.match(line):
-            titles[title[1]] = f"  [{title[2]}] {' '.join(title[3].split())}"[:SHOWN]
-        elif (rest := LINE.match(line)) and rest[1] in titles:
-            shown = titles.pop(rest[1])
-            if rest[2] != "CACHED":
+            waiting[title[1]] = f"  {' '.join(title[3].split())}"[:SHOWN]
+        elif (rest := LINE.match(line)) and rest[1] in waiting:
+            shown = waiting.pop(rest[1])
+            # Images built at once share steps, and each tells them again.
+            if rest[2] != "CACHED" and shown not in printed:
+                printed.add(shown)
                 print(shown, flush=True)
 
 

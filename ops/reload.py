@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bootstrap.console import Stop
-from ops import stack
+from ops import lock, stack
 from ops.stack import Container
 
 PIDFILE = "/run/uwsgi/uwsgi.pid"
@@ -15,11 +15,12 @@ SECONDS = 75
 
 def reload() -> None:
     """Reload each container and wait until it is healthy again. Raises Stop if one does not come back."""
-    for one in stack.workers():
-        began = time.monotonic()
-        stack.docker("exec", one.id, "uwsgi", "--reload", PIDFILE)
-        wait_for_restart(one)
-        print(f"{one.name} reloaded in {time.monotonic() - began:.1f} s")
+    with lock.only_one("reload"):
+        for one in stack.workers():
+            began = time.monotonic()
+            stack.docker("exec", one.id, "uwsgi", "--reload", PIDFILE)
+            wait_for_restart(one)
+            print(f"{one.name} reloaded in {time.monotonic() - began:.1f} s")
 
 
 def wait_for_restart(before: Container) -> None:

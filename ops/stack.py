@@ -19,6 +19,9 @@ FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
 
 
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+
+
 @dataclass(frozen=True)
 class Container:
     """One container of the stack, as `docker inspect` tells it."""
@@ -30,6 +33,8 @@ class Container:
     health: str
     started: str
     exit_code: int
+    restarts: int
+    out_of_memory: bool
     image: str
     files: tuple[str, ...]
 
@@ -76,6 +81,43 @@ def docker(*arguments: str, seconds: float = 60) -> str:
     return done.stdout
 
 
+def environment(release: str | None = None) -> dict[str, str]:
+    """Return the environment for Compose; with a release, `uwsgi` means that one's image."""
+    return {**os.environ, "RELEASE": release} if release else dict(os.environ)
+
+
+def compose(files: Sequence[str], *arguments: str, release: str | None = None, seconds: float = 180) -> str:
+    """Return what a docker compose command prints. Raises Stop with its error if it fails or takes too long."""
+    command = compose_command(files, "--progress", "quiet", *arguments)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            env=environment(release),
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as slow:
+        raise Stop(f"docker compose {' '.join(arguments)} took longer than {seconds:.0f} s") from slow
+    if done.returncode != 0:
+        killed = "\nIt was killed: most likely it met its memory limit (mem_limit in compose.yaml)." * (
+            done.returncode == 137
+        )
+        raise Stop(f"{done.stderr.strip()}\n{done.stdout.strip()}{killed}".strip())
+    return done.stdout
+
+
+def run_release(files: Sequence[str], *command: str, release: str | None = None, seconds: float = 180) -> str:
+    """Run the one-shot service `release`, or another command in its place, and return what it prints.
+
+    Raises Stop as `compose` does.
+    """
+    return compose(files, "run", "--rm", "--no-deps", "-T", "release", *command, release=release, seconds=seconds)
+
+
 def compose_command(files: Sequence[str], *arguments: str) -> list[str]:
     """Return a docker compose command on these files."""
     return ["docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
@@ -96,7 +138,8 @@ def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
     ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
     told = json.loads(docker("inspect", *ids)) if ids else []
-    found = [read(one) for one in told]
+    # `docker compose run` makes containers of a service, too; they are no part of what serves.
+    found = [read(one) for one in told if one["Config"]["Labels"][ONE_OFF_LABEL] == "False"]
     return sorted((one for one in found if not services or one.service in services), key=lambda one: one.name)
 
 
@@ -111,6 +154,8 @@ def read(told: dict[str, Any]) -> Container:
         health=state.get("Health", {}).get("Status", "none"),
         started=state["StartedAt"],
         exit_code=state["ExitCode"],
+        restarts=told["RestartCount"],
+        out_of_memory=state["OOMKilled"],
         image=told["Image"],
         files=tuple(labels.get(FILES_LABEL, "").split(",")),
     )
@@ -123,6 +168,20 @@ def running_files() -> list[str] | None:
     """
     made = [list(one.files) for one in containers() if one.files != ("",)]
     return max(made, key=len) if made else None
+
+
+def last_words(one: Container, lines: int = 15) -> str:
+    """Return the end of a container's log, under a line that says how it is."""
+    logs = subprocess.run(
+        ["docker", "logs", "--tail", str(lines), one.id],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
+    how = "running" if one.running else f"exit {one.exit_code}"
+    killed = ", met its memory limit" * one.out_of_memory
+    return f"\n--- {one.name} ({how}, {one.health}{killed}):\n{logs}"
 
 
 def workers(service: str = "uwsgi") -> list[Container]:

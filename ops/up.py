@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bootstrap.console import ROOT, Stop
-from ops import preflight, stack
+from ops import lock, preflight, releases, stack
 from ops.build import build
 from ops.stack import compose_command
 
 WAIT_SECONDS = 120
+# A reload counts as one, a change of transport too.
+FAILED_STARTS = 3
 DIRECT = "compose.direct.yaml"
 
 
@@ -21,7 +25,11 @@ def up(transport: str) -> None:
     files = stack.with_transport(stack.chosen_files(), transport)
     if stack.containers("direct"):
         files.append(DIRECT)
-    config = start(files, services=[])
+    verb = "up" if transport == "tcp" else "up-unix"
+    with lock.only_one(verb) as held:
+        serving = len([one for one in stack.containers("uwsgi") if one.running])
+        config = start(files, "--scale", f"uwsgi={lock.unfinished(held) or serving or 1}")
+        releases.remember()
     address = published(config, "nginx")
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     other = "make up-unix" if transport == "tcp" else "make up"
@@ -36,14 +44,14 @@ def direct() -> None:
     files = stack.running_files() or stack.chosen_files()
     if not any(Path(file).name == DIRECT for file in files):
         files = [*files, DIRECT]
-    config = start(files, services=["direct"])
+    config = start(files, "direct")
     print(
         f"\nReady: {published(config, 'direct')} by uWSGI alone; static files are nginx's and missing here\n"
         "Next:  compare with the same address through nginx; make down ends both"
     )
 
 
-def start(files: Sequence[str], services: Sequence[str]) -> dict[str, Any]:
+def start(files: Sequence[str], *arguments: str) -> dict[str, Any]:
     """Check, build, prove, start and wait; return the configuration that runs."""
     config = stack.config(files)
     preflight.check(config)
@@ -53,7 +61,7 @@ def start(files: Sequence[str], services: Sequence[str]) -> dict[str, Any]:
     try:
         prove(files)
         print("Starting, and waiting until every container is healthy", flush=True)
-        launch(files, services)
+        launch(files, *arguments)
     except Stop:
         if not before:
             # Nothing ran before, so nothing half-started may stay; volumes do.
@@ -66,22 +74,13 @@ def start(files: Sequence[str], services: Sequence[str]) -> dict[str, Any]:
 
 def prove(files: Sequence[str]) -> None:
     """Import the project in the new image, with its real settings, before anything is replaced."""
-    done = subprocess.run(
-        compose_command(files, "run", "--rm", "--no-deps", "-T", "release", "check.py"),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode != 0:
-        raise Stop(
-            f"{done.stdout.strip() or done.stderr.strip()}\n\n"
-            "Your project does not start (above). What was running runs on."
-        )
+    try:
+        stack.run_release(files, "check.py")
+    except Stop as stop:
+        raise Stop(f"{stop}\n\nYour project does not start (above). What was running runs on.") from stop
 
 
-def launch(files: Sequence[str], services: Sequence[str]) -> None:
+def launch(files: Sequence[str], *arguments: str) -> None:
     """Start the containers and wait until each is healthy. Raises Stop with the last lines of the one that is not."""
     command = compose_command(
         files,
@@ -94,31 +93,29 @@ def launch(files: Sequence[str], services: Sequence[str]) -> None:
         "--wait",
         "--wait-timeout",
         str(WAIT_SECONDS),
-        *services,
+        *arguments,
     )
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    if done.returncode != 0:
-        raise Stop("\n".join([done.stderr.strip(), *last_words()]))
+    before = {one.id: one.restarts for one in stack.containers()}
+    with tempfile.TemporaryFile("w+") as said:
+        starting = subprocess.Popen(command, stderr=said, cwd=ROOT)
+        while starting.poll() is None:
+            # Compose would go on waiting for a container that starts, fails and starts again.
+            if any(one.restarts - before.get(one.id, 0) >= FAILED_STARTS for one in stack.containers()):
+                starting.terminate()
+                starting.wait()
+            time.sleep(0.2)
+        if starting.returncode != 0:
+            said.seek(0)
+            raise Stop("\n".join([said.read().strip(), *last_words()]))
 
 
 def last_words() -> list[str]:
     """Return the last log lines of each container that is not as it should be."""
-    words = []
-    for one in stack.containers():
-        fine = one.exit_code == 0 if one.service == "release" else one.running and one.health in ("healthy", "none")
-        if not fine:
-            logs = subprocess.run(
-                ["docker", "logs", "--tail", "15", one.id],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            words += [
-                f"\n--- {one.name} ({'running' if one.running else f'exit {one.exit_code}'}, {one.health}):",
-                logs.stdout,
-            ]
-    return words
+    return [
+        stack.last_words(one)
+        for one in stack.containers()
+        if not (one.exit_code == 0 if one.service == "release" else one.running and one.health in ("healthy", "none"))
+    ]
 
 
 def published(config: dict[str, Any], service: str) -> str:

@@ -38,7 +38,7 @@ class Checkout:
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Type a make command; its exit code is the caller's to judge."""
-        return run("make", *arguments, seconds=280, cwd=self.folder, **{**self.environment, **environment})
+        return run("make", *arguments, seconds=280, cwd=self.folder, environment={**self.environment, **environment})
 
     def made(self, *arguments: str) -> str:
         """Type a make command that must succeed and return what it prints."""

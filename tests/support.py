@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +37,9 @@ def wait_until(look: Callable[[], Found | None], what: str, seconds: float = 30)
     raise AssertionError(f"not within {seconds} s: {what}; last: {last!r}")
 
 
-def run(*command: str, seconds: float = 120, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, seconds: float = 120, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command and return what it printed; its exit code is the caller's to judge."""
     return subprocess.run(
         command,
@@ -47,7 +49,7 @@ def run(*command: str, seconds: float = 120, cwd: Path = ROOT, **environment: st
         check=False,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
     )
 
 

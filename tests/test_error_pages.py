@@ -1,5 +1,9 @@
 """While the app is away nginx runs on and says so: page, status and Retry-After, HTML or JSON."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 import requests
 
 from tests.support import Stack, wait_until
@@ -85,3 +89,25 @@ def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     stack("restart", "nginx")
     wait_until(lambda: stack.get("/static/probe/style.css").status_code == 200, "static files", 20)
     assert stack.get("/echo").status_code == 503
+
+
+@pytest.fixture
+def small_queue(shared_stack: Stack, transport: str) -> Iterator[Stack]:
+    """A stack whose queue holds eight requests."""
+    stack = Stack(transport, "queue", ["tests/compose.small-queue.yaml"])
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()
+
+
+def test_a_full_queue_is_the_same_quick_503_on_both_transports(small_queue: Stack) -> None:
+    address = small_queue.url("/sleep/500")
+    with ThreadPoolExecutor(60) as clients:
+        answers = list(clients.map(lambda _: requests.get(address, timeout=30), range(60)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 10 <= len(answers) - len(refused) <= 30
+    assert {(answer.status_code, answer.headers["Retry-After"]) for answer in refused} == {(503, "5")}
+    # At once over a Unix socket; over TCP after uwsgi_connect_timeout, 1 s.
+    assert max(answer.elapsed.total_seconds() for answer in refused) < 3
+    wait_until(small_queue.serves, "served again", 10)

@@ -13,7 +13,7 @@ from tests.support import ROOT, run
 
 COMPOSE_FILES = sorted(ROOT.glob("compose*.yaml"))
 # Read from the user's shell, not from .env: they belong to her machine.
-OF_THE_MACHINE = {"SSL_CERT_FILE", "APT_MIRROR", "PIP_INDEX_URL", "COMPOSE_PROJECT_NAME"}
+OF_THE_MACHINE = {"SSL_CERT_FILE", "APT_MIRROR", "PIP_INDEX_URL", "COMPOSE_PROJECT_NAME", "RELEASE"}
 
 
 def example() -> dict[str, str]:

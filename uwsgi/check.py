@@ -21,15 +21,31 @@ def problem(module: str, name: str) -> str | None:
     return None
 
 
-def system_check() -> str | None:
+def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py and return what it printed."""
+    return subprocess.run([sys.executable, "manage.py", *arguments], capture_output=True, text=True, check=False)
+
+
+def system_check(*arguments: str) -> str | None:
     """Return what `manage.py check` finds wrong: settings, addresses, models."""
-    done = subprocess.run([sys.executable, "manage.py", "check"], capture_output=True, text=True, check=False)
+    done = manage("check", *arguments)
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("?: (")]
+    print("\n".join(warnings), end="\n" * bool(warnings))
     return None if done.returncode == 0 else "manage.py check: " + "\n".join(done.stderr.strip().splitlines()[-12:])
+
+
+def pending_migrations() -> list[str]:
+    """Return the migrations that this code brings and the database has not seen."""
+    told = manage("showmigrations", "--plan").stdout.splitlines()
+    return [line.split()[-1] for line in told if line.startswith("[ ]")]
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
-    if said := problem(asked, callable_name or "application") or system_check():
+    deploy = sys.argv[1:] == ["--deploy"]
+    if said := problem(asked, callable_name or "application") or system_check(*(["--deploy"] * deploy)):
         print(said)
         sys.exit(1)
+    if deploy:
+        print("migrations to run:", ", ".join(pending_migrations()) or "none")

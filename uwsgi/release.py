@@ -42,11 +42,15 @@ def prune(target: Path, before: float) -> int:
 
 
 def main() -> None:
-    """Migrate, then publish, then prune. Ends the process with the failed step's exit code."""
-    migrated = subprocess.run(["/venv/bin/python", "manage.py", "migrate", "--noinput"], check=False)
-    if migrated.returncode != 0:
-        print("release: the migration failed (above); nothing was published", file=sys.stderr)
-        sys.exit(migrated.returncode)
+    """Migrate, then publish, then prune. Ends the process with the failed step's exit code.
+
+    A rollback only publishes (--publish-only): the database has the newer migrations already.
+    """
+    if sys.argv[1:] != ["--publish-only"]:
+        migrated = subprocess.run(["/venv/bin/python", "manage.py", "migrate", "--noinput"], check=False)
+        if migrated.returncode != 0:
+            print("release: the migration failed (above); nothing was published", file=sys.stderr)
+            sys.exit(migrated.returncode)
     if not COLLECTED.is_dir():
         print("release: the project has no static files", file=sys.stderr)
         return

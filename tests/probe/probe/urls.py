@@ -12,6 +12,7 @@ urlpatterns = [
     path("headers/<int:size>", views.headers),
     path("bytes/<int:size>", views.body),
     path("allocate/<int:megabytes>", views.allocate),
+    path("version", views.version),
     path("kill", views.kill),
     path("fail", views.fail),
     re_path("^echo", views.echo),

@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import get_token
 from django.views.decorators.csrf import csrf_exempt
 
+from probe.version import VERSION
+
 CHUNK = 65_536
 
 
@@ -70,6 +72,11 @@ def headers(request: HttpRequest, size: int) -> HttpResponse:
 def body(request: HttpRequest, size: int) -> HttpResponse:
     """Answer with `size` bytes."""
     return HttpResponse(b"x" * size, content_type="application/octet-stream")
+
+
+def version(request: HttpRequest) -> HttpResponse:
+    """Answer with the version of this release."""
+    return HttpResponse(VERSION)
 
 
 def allocate(request: HttpRequest, megabytes: int) -> HttpResponse:

@@ -1,0 +1,3 @@
+"""What a test changes to make another release."""
+
+VERSION = "first"

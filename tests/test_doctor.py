@@ -1,0 +1,90 @@
+"""`make doctor` finds nothing in a healthy stack, and each of its checks finds what it is for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ops import doctor
+from ops.doctor import CHECKS
+from tests.support import CHECKOUT, Stack, run, wait_until
+
+NOTHING: list[str] = []
+
+
+@pytest.fixture
+def examined(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """The shared stack, which ops takes for this checkout's own; what a test breaks in it, it mends."""
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
+    return stack
+
+
+def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
+    assert doctor.examine(doctor.gather()) == NOTHING
+    done = run("python3", "-m", "ops", "doctor", environment={"COMPOSE_PROJECT_NAME": examined.project})
+    assert (done.returncode, done.stdout) == (0, f"{len(CHECKS)} checks, nothing wrong.\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"uwsgi": {"harakiri": "36"}}, "worker-reload-mercy (uwsgi/uwsgi.ini) is 8 s, not above harakiri"),
+        ({"uwsgi": {"worker-reload-mercy": "60"}}, "stop_grace_period of uwsgi (compose.yaml) is 40 s"),
+        ({"nginx": {"uwsgi_read_timeout": "5s"}}, "uwsgi_read_timeout (nginx/snippets/uwsgi-pass.conf) is 5 s"),
+        ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 40 s"),
+        ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096"),
+        ({"uwsgi": {"max-vars": "64"}}, "max-vars (uwsgi/uwsgi.ini) is 64"),
+        ({"somaxconn": 128}, "listen (uwsgi/listener.ini) is 1024, above net.core.somaxconn 128"),
+        ({"descriptors": 1024}, "nginx may open 1024 files"),
+        ({"memory": {"uwsgi-1": (450 << 20, 512 << 20)}}, "uwsgi-1 uses 450 MB of 512 MB"),
+        ({"data_used": 0.97}, "The volume data is 97% full"),
+        ({"disk": ["no room"]}, "no room"),
+        ({"clock_offset": -3600.0}, "clock is -3600 s off"),
+        ({"versions": ["Compose 2.26 or newer (found: 2.1.0)"]}, "This needs Compose 2.26"),
+        ({"unhealthy": ["uwsgi-1"]}, "uwsgi-1 is unhealthy"),
+    ],
+)
+def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, object], said: str) -> None:
+    facts = doctor.gather()
+    merged = {
+        name: {**getattr(facts, name), **value} if name in ("uwsgi", "nginx") and isinstance(value, dict) else value
+        for name, value in change.items()
+    }
+    found = doctor.examine(dataclasses.replace(facts, **merged))  # type: ignore[arg-type]
+    assert said in "\n".join(found)
+
+
+def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
+    examined.exec("listener", "chmod", "0755", "/run/zerg/pool.sock")
+    try:
+        assert "/run/zerg/pool.sock has group and mode 10000 755" in doctor.examine(doctor.gather())[0]
+    finally:
+        examined.exec("listener", "chmod", "0770", "/run/zerg/pool.sock")
+
+
+def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
+    _, *workers = examined.processes("nginx")
+    try:
+        run("kill", "-STOP", *workers)
+        assert "/healthz does not answer" in doctor.examine(doctor.gather())[0]
+    finally:
+        run("kill", "-CONT", *workers)
+    wait_until(examined.serves, "served again")
+
+
+def test_a_replica_that_restarts_in_a_loop_is_found(disposable_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", disposable_stack.project)
+    for _ in range(doctor.LOOP_RESTARTS):
+        before = disposable_stack.container("uwsgi")["State"]["StartedAt"]
+        run("kill", "-KILL", disposable_stack.processes("uwsgi")[0])
+        wait_until(lambda: disposable_stack.container("uwsgi")["State"]["StartedAt"] != before, "a restart")  # noqa: B023
+        wait_until(lambda: disposable_stack.container("uwsgi")["State"]["Running"], "it runs")
+    wait_until(disposable_stack.serves, "served again")
+    assert f"{disposable_stack.project}-uwsgi-1 restarts in a loop" in doctor.examine(doctor.gather())[0]
+
+
+def test_a_stack_that_does_not_run_is_said() -> None:
+    done = run("python3", "-m", "ops", "doctor", environment={"COMPOSE_PROJECT_NAME": f"test-{CHECKOUT}-none"})
+    assert done.returncode == 1
+    assert "No uwsgi container is running. Start the stack: make up" in done.stderr
