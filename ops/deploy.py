@@ -44,10 +44,6 @@ def deploy() -> None:
                 stack.run_release(files, release=release, seconds=RELEASE_SECONDS)
             with timed("trial, not attached to the pool"):
                 trial(files, release)
-        except BaseException:
-            releases.forget(release)
-            raise
-        try:
             switch(files, release, replicas)
         except BaseException:
             releases.forget(release)

@@ -137,7 +137,9 @@ def config(files: Sequence[str]) -> dict[str, Any]:
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
     ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
-    told = json.loads(docker("inspect", *ids)) if ids else []
+    # Not docker(): one that has gone meanwhile, as while Compose recreates it, is an error to Docker, not to us.
+    inspected = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False, cwd=ROOT)
+    told = json.loads(inspected.stdout) if ids else []
     # `docker compose run` makes containers of a service, too; they are no part of what serves.
     found = [read(one) for one in told if one["Config"]["Labels"][ONE_OFF_LABEL] == "False"]
     return sorted((one for one in found if not services or one.service in services), key=lambda one: one.name)

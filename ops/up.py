@@ -15,7 +15,7 @@ from ops.build import build
 from ops.stack import compose_command
 
 WAIT_SECONDS = 120
-# A reload counts as one, a change of transport too.
+# One may fail for a reason that passes.
 FAILED_STARTS = 3
 DIRECT = "compose.direct.yaml"
 
@@ -95,15 +95,20 @@ def launch(files: Sequence[str], *arguments: str) -> None:
         str(WAIT_SECONDS),
         *arguments,
     )
-    before = {one.id: one.restarts for one in stack.containers()}
+    before = {one.id for one in stack.containers()}
     with tempfile.TemporaryFile("w+") as said:
         starting = subprocess.Popen(command, stderr=said, cwd=ROOT)
-        while starting.poll() is None:
-            # Compose would go on waiting for a container that starts, fails and starts again.
-            if any(one.restarts - before.get(one.id, 0) >= FAILED_STARTS for one in stack.containers()):
-                starting.terminate()
-                starting.wait()
-            time.sleep(0.2)
+        try:
+            while starting.poll() is None:
+                # Compose would go on waiting for a container that starts, fails and starts again. Those that
+                # were there before may: a uwsgi whose listener is being replaced comes back until it is.
+                new = [one for one in stack.containers() if one.id not in before]
+                if any(one.restarts >= FAILED_STARTS for one in new):
+                    break
+                time.sleep(0.2)
+        finally:
+            starting.terminate()
+            starting.wait()
         if starting.returncode != 0:
             said.seek(0)
             raise Stop("\n".join([said.read().strip(), *last_words()]))
