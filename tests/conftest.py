@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ for name in (
     "MAKELEVEL",
     "COMPOSE_FILE",
     "COMPOSE_PROJECT_NAME",
-    *(n for n in os.environ if n.startswith(("DJANGO_", "UWSGI_", "HTTP_P", "HTTP_A"))),
+    *(n for n in os.environ if n.startswith(("DJANGO_", "NGINX_", "UWSGI_", "TRUSTED_", "HTTP_P", "HTTP_A"))),
 ):
     os.environ.pop(name, None)
 
@@ -75,6 +75,24 @@ def disposable_stack(shared_stack: Stack, transport: str) -> Iterator[Stack]:
         yield stack.start()
     finally:
         stack.stop()
+
+
+@pytest.fixture(scope="module")
+def changed_stack(shared_stack: Stack, transport: str) -> Iterator[Callable[[str], Stack]]:
+    """Starts, once for each test file, a stack of one's own with tests/compose.NAME.yaml on top."""
+    started: dict[str, Stack] = {}
+
+    def start(name: str) -> Stack:
+        if name not in started:
+            started[name] = Stack(transport, name, [f"tests/compose.{name}.yaml"])
+            started[name].start()
+        return started[name]
+
+    try:
+        yield start
+    finally:
+        for stack in started.values():
+            stack.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -159,7 +159,7 @@ def faults(site: Site) -> list[Row]:
     """Break one thing after the other. What may be lost is what the killed process had accepted."""
     slow = "/sleep/60000"
     return [
-        measured(site, "a worker killed", 1, lambda: kill(processes(site, "uwsgi")[-1])),
+        measured(site, "a worker killed within a request", 0, lambda: single_request(site, "/kill", {502})),
         measured(site, "a worker out of memory", 1, lambda: single_request(site, "/allocate/700", {502})),
         measured(site, "a view that hangs, ended by harakiri (30 s)", 0, lambda: single_request(site, slow, {502})),
         measured(site, "uWSGI's master killed", WORKERS, lambda: kill_master(site)),

@@ -1,9 +1,8 @@
 """While the app is away nginx runs on and says so: page, status and Retry-After, HTML or JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import requests
 
 from tests.support import Stack, wait_until
@@ -91,17 +90,8 @@ def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     assert stack.get("/echo").status_code == 503
 
 
-@pytest.fixture
-def small_queue(shared_stack: Stack, transport: str) -> Iterator[Stack]:
-    """A stack whose queue holds eight requests."""
-    stack = Stack(transport, "queue", ["tests/compose.small-queue.yaml"])
-    try:
-        yield stack.start()
-    finally:
-        stack.stop()
-
-
-def test_a_full_queue_is_the_same_quick_503_on_both_transports(small_queue: Stack) -> None:
+def test_a_full_queue_is_the_same_quick_503_on_both_transports(changed_stack: Callable[[str], Stack]) -> None:
+    small_queue = changed_stack("small-queue")
     address = small_queue.url("/sleep/500")
     with ThreadPoolExecutor(60) as clients:
         answers = list(clients.map(lambda _: requests.get(address, timeout=30), range(60)))

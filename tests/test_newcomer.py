@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -77,6 +79,36 @@ def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
         answer = browser.post(address, sent, headers={"Origin": address.split("/admin", maxsplit=1)[0]}, timeout=20)
     assert "Site administration" in answer.text
     assert answer.url.endswith("/admin/")
+
+
+def test_a_locked_database_is_a_503_and_pages_go_on(checkout: Checkout) -> None:
+    """F10: a login writes, waits as long as the settings say (10 s), and says that it may be repeated."""
+    container = f"{checkout.project}-uwsgi-1"
+    hold = (
+        "import sqlite3, time\n"
+        'held = sqlite3.connect("/data/db.sqlite3", isolation_level=None)\n'
+        'held.execute("BEGIN EXCLUSIVE")\n'
+        'print("locked", flush=True)\n'
+        "time.sleep(14)"
+    )
+    user = 'from django.contrib.auth.models import User\nUser.objects.create_superuser("ida", "", "correct-horse")'
+    assert run("docker", "exec", container, "python", "manage.py", "shell", "-v", "0", "-c", user).returncode == 0
+    address = f"http://localhost:{checkout.environment['HTTP_PORT']}/admin/login/"
+    with requests.Session() as browser:
+        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(address, timeout=20).text)[0]
+        sent = {"csrfmiddlewaretoken": token, "username": "ida", "password": "correct-horse"}
+        command = ["docker", "exec", container, "python", "-c", hold]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as locked:
+            assert locked.stdout is not None
+            assert locked.stdout.readline() == "locked\n"
+            with ThreadPoolExecutor(1) as other:
+                waiting = other.submit(browser.post, address, sent, timeout=30)
+                assert checkout.get("/admin/login/").status_code == 200
+                refused = waiting.result()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5"), refused.text
+    assert 9 < refused.elapsed.total_seconds() < 14
+    assert "Traceback" not in refused.text
+    assert checkout.get("/readyz").status_code == 200
 
 
 def test_sample_project_passes_djangos_deployment_check(checkout: Checkout) -> None:

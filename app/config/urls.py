@@ -9,3 +9,4 @@ urlpatterns = [
     path("api/request", views.api_request, name="api-request"),
     path("admin/", admin.site.urls),
 ]
+handler500 = "config.errors.unavailable_or_error"

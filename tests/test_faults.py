@@ -1,0 +1,117 @@
+"""What breaks below the stack has one answer, the same on both transports, and heals by itself."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support import Stack, run, wait_until
+
+JSON = {"Accept": "application/json"}
+# More than post-buffering and client_body_buffer_size: it passes through a file.
+BODY = b"x" * 1_000_000
+
+
+@contextmanager
+def full_tmp(stack: Stack, service: str) -> Iterator[None]:
+    """Have /tmp of a container full meanwhile."""
+    stack.exec(service, "sh", "-c", "dd if=/dev/zero of=/tmp/full bs=1M count=500 2>/dev/null || true")
+    try:
+        yield
+    finally:
+        stack.exec(service, "rm", "/tmp/full")
+
+
+@pytest.mark.parametrize(("service", "status"), [("nginx", 500), ("uwsgi", 502)])
+def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str, status: int) -> None:
+    """F7."""
+    with full_tmp(stack, service):
+        refused = stack.post("/echo", BODY, headers=JSON)
+        assert (refused.status_code, refused.json()["status"]) == (status, status)
+        assert stack.get("/echo").status_code == 200
+    assert stack.post("/echo", BODY).json()["length"] == len(BODY)
+
+
+def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
+    """F18: no process had the time to remove its socket."""
+    services = ("nginx", "listener", "uwsgi")
+    before = [disposable_stack.container(service)["State"]["StartedAt"] for service in services]
+    run("kill", "-KILL", *(str(disposable_stack.container(service)["State"]["Pid"]) for service in services))
+    wait_until(
+        lambda: all(
+            disposable_stack.container(service)["State"]["StartedAt"] != began
+            for service, began in zip(services, before, strict=True)
+        ),
+        "all three are started anew",
+    )
+    wait_until(disposable_stack.serves, "served again")
+
+
+def addresses(stack: Stack, service: str) -> set[str]:
+    """Return the addresses a container has in its networks."""
+    return {one["IPAddress"] for one in stack.container(service)["NetworkSettings"]["Networks"].values()}
+
+
+@pytest.mark.parametrize("service", ["listener", "uwsgi"])
+def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -> None:
+    """F24: over a Unix socket there is no address to follow, but a new socket."""
+    stack = disposable_stack
+    before = addresses(stack, service)
+    nginx = stack.container("nginx")["State"]["StartedAt"]
+    stack("rm", "--stop", "--force", service)
+    # Takes the address that is free now.
+    network = {"listener": "wire", "uwsgi": "inside"}[service]
+    squatter = f"{stack.project}-squatter"
+    takes_it = service == "uwsgi" or stack.transport == "tcp"
+    try:
+        if takes_it:
+            image = stack.container("nginx")["Config"]["Image"]
+            sleep = ("--entrypoint", "sleep", image, "120")
+            assert (
+                run(
+                    "docker", "run", "--detach", "--name", squatter, "--network", f"{stack.project}_{network}", *sleep
+                ).returncode
+                == 0
+            )
+        stack("up", "--detach", "--no-deps", service)
+        wait_until(stack.serves, "served again", 20)
+        assert (addresses(stack, service) != before) == takes_it
+        assert stack.container("nginx")["State"]["StartedAt"] == nginx
+    finally:
+        run("docker", "rm", "--force", squatter)
+
+
+def test_running_out_of_file_descriptors_passes(changed_stack: Callable[[str], Stack]) -> None:
+    """F27."""
+    stack = changed_stack("few-files")
+    idle: list[socket.socket] = []
+    address = stack.address()
+    try:
+        for _ in range(200):
+            connection = socket.create_connection(address, timeout=5)
+            connection.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            idle.append(connection)
+        wait_until(lambda: "Too many open files" in stack.log("nginx"), "nginx says so in its log", 10)
+        answers = {status_of(connection) for connection in idle}
+        assert answers <= {"200", "500", "503", None}, answers
+        assert "200" in answers
+    finally:
+        for connection in idle:
+            connection.close()
+    began = time.monotonic()
+    wait_until(stack.serves, "served again", 10)
+    assert time.monotonic() - began < 5
+
+
+def status_of(connection: socket.socket) -> str | None:
+    """Return the status that has arrived on a connection, None if nothing has."""
+    connection.settimeout(0.2)
+    try:
+        answer = connection.recv(4096)
+    except (TimeoutError, ConnectionResetError):
+        return None
+    return answer.split(b" ")[1].decode() if answer else None
