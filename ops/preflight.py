@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ from ops import stack
 
 # What the images, their build stages and the archive of a bootstrapped base need together.
 ROOM_BYTES = 1_500_000_000
+RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
 HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -24,6 +26,8 @@ def check(config: dict[str, Any]) -> None:
         *project_problems(Path(context), environment["UWSGI_MODULE"]),
         *process_problems(environment["UWSGI_PROCESSES"]),
         *host_problems(environment["DJANGO_ALLOWED_HOSTS"]),
+        *proxy_problems(config["services"]["nginx"]["environment"]["NGINX_TRUSTED_PROXIES"]),
+        *rate_problems(config["services"]["nginx"]["environment"]),
         *secret_problems(Path(config["secrets"]["django_secret_key"]["file"])),
         *mounted_file_problems([Path(one["file"]) for one in config["configs"].values()]),
         *port_problems(config["services"]),
@@ -61,6 +65,29 @@ def host_problems(hosts: str) -> list[str]:
     return [
         f"DJANGO_ALLOWED_HOSTS has {name!r}, not a host name (no scheme, port or *). Set it in .env: {example}"
         for name in wrong
+    ]
+
+
+def proxy_problems(proxies: str) -> list[str]:
+    """Return what is no address or network, and what would have every client believed."""
+    problems = []
+    for name in filter(None, proxies.split(",")):
+        try:
+            network = ipaddress.ip_network(name.strip())
+        except ValueError as wrong:
+            problems.append(f"TRUSTED_PROXIES: {wrong}. Set it in .env: TRUSTED_PROXIES=10.0.0.5,10.1.0.0/16")
+            continue
+        if network.prefixlen == 0:
+            problems.append(f"TRUSTED_PROXIES has {name}: every client could forge its address. Name your proxy alone.")
+    return problems
+
+
+def rate_problems(environment: dict[str, str]) -> list[str]:
+    """Return the rates that nginx would not take."""
+    return [
+        f"{name} is {environment[name]!r}, not a rate. Set it in .env: {name}={example}"
+        for name, example in (("NGINX_REQUEST_RATE", "50r/s"), ("NGINX_LOGIN_RATE", "10r/m"))
+        if not RATE.fullmatch(environment[name])
     ]
 
 

@@ -20,6 +20,8 @@ class Site(Checkout):
             "UWSGI_MODULE": "probe.wsgi:application",
             # Two are busy with slow requests most of the time.
             "UWSGI_PROCESSES": "4",
+            # A load is one client, and a fast one.
+            "NGINX_REQUEST_RATE": "1000000r/s",
             "COMPOSE_FILE": "compose.yaml:compose.tcp.yaml:tests/compose.quick.yaml",
         }
         self.restore()

@@ -100,6 +100,25 @@ def test_host_names(checkout: Checkout, hosts: str) -> None:
     assert "not a host name" in checkout.refused("up", DJANGO_ALLOWED_HOSTS=hosts)
 
 
+@pytest.mark.parametrize(
+    ("proxies", "said"),
+    [
+        ("10.0.0.300", "'10.0.0.300' does not appear to be an IPv4 or IPv6 network"),
+        ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("10.0.0.5,proxy.example", "'proxy.example' does not appear to be"),
+        ("0.0.0.0/0", "every client could forge its address"),
+        ("::/0", "every client could forge its address"),
+    ],
+)
+def test_trusted_proxies(checkout: Checkout, proxies: str, said: str) -> None:
+    assert said in checkout.refused("up", TRUSTED_PROXIES=proxies)
+
+
+@pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])
+def test_rates(checkout: Checkout, rate: str) -> None:
+    assert "NGINX_REQUEST_RATE=50r/s" in checkout.refused("up", NGINX_REQUEST_RATE=rate)
+
+
 def test_empty_secret_is_not_replaced_behind_ones_back(checkout: Checkout) -> None:
     key = checkout.folder / "secrets/django_secret_key"
     key.parent.mkdir(mode=0o700)

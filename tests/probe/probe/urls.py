@@ -15,5 +15,7 @@ urlpatterns = [
     path("version", views.version),
     path("kill", views.kill),
     path("fail", views.fail),
+    path("own-headers", views.own_headers),
+    re_path(r"^slash/[\s\S]*/$", views.form),
     re_path("^echo", views.echo),
 ]

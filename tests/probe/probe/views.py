@@ -13,6 +13,16 @@ from django.views.decorators.csrf import csrf_exempt
 from probe.version import VERSION
 
 CHUNK = 65_536
+OWN_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self)",
+    "Cross-Origin-Opener-Policy": "unsafe-none",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Permitted-Cross-Domain-Policies": "master-only",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors https://partner.example",
+}
 
 
 @csrf_exempt
@@ -93,3 +103,8 @@ def kill(request: HttpRequest) -> HttpResponse:
 def fail(request: HttpRequest) -> HttpResponse:
     """Raise what no project catches."""
     raise RuntimeError("a secret of the project")
+
+
+def own_headers(request: HttpRequest) -> HttpResponse:
+    """Answer with headers that nginx would add otherwise."""
+    return HttpResponse("mine", headers=OWN_HEADERS)
