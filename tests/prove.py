@@ -21,7 +21,7 @@ import requests
 from tests.breaks import BREAKS, Break
 from tests.load import Load
 from tests.site import Site
-from tests.support import ROOT, run, wait_until
+from tests.support import ROOT, processes_of, run, wait_until
 
 PAGE = ROOT / "docs/proof.md"
 TRANSPORTS = ("tcp", "unix-socket")
@@ -111,8 +111,7 @@ def name(site: Site, service: str, number: int = 0) -> str:
 
 def processes(site: Site, service: str, number: int = 0) -> list[str]:
     """Return the process ids of a container, as this machine sees them; its PID 1 comes first."""
-    told = run("docker", "top", name(site, service, number), "-o", "pid").stdout.split()[1:]
-    return sorted(told, key=int)
+    return processes_of(name(site, service, number))
 
 
 def restarted(site: Site, service: str, act: Callable[[], None]) -> None:

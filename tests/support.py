@@ -53,6 +53,16 @@ def run(
     )
 
 
+def processes_of(container: str) -> list[str]:
+    """Return the process ids, as this machine sees them, of a container; its PID 1 comes first.
+
+    The order of `docker top` is no help: once the kernel's numbers have begun anew, a child's may be lower.
+    """
+    first = run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
+    others = run("docker", "top", container, "-o", "pid").stdout.split()[1:]
+    return [first, *(process for process in others if process != first)]
+
+
 class Stack:
     """The shipped compose files of one transport with tests/compose.test.yaml, under a project name of its own."""
 
@@ -104,7 +114,7 @@ class Stack:
 
     def processes(self, service: str) -> list[str]:
         """Return the process ids, as this machine sees them, of a container; its PID 1 comes first."""
-        return run("docker", "top", self.container(service)["Id"], "-o", "pid").stdout.split()[1:]
+        return processes_of(self.container(service)["Id"])
 
     def containers(self, service: str) -> list[dict[str, Any]]:
         """Return what `docker inspect` says of each container of `service`, stopped ones included."""
