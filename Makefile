@@ -65,6 +65,15 @@ test: ready .venv/done ## Prove it on both transports; K=expression selects test
 prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/proof.md; about half an hour
 	.venv/bin/python -m tests.prove
 
+sbom: ready .venv/done ## What is in the running images, as CycloneDX documents in sbom/
+	.venv/bin/python -m ops.supply sbom
+
+outdated: ready .venv/done ## Which Python and Debian packages have updates
+	@.venv/bin/python -m ops.supply outdated
+
+update: ready .venv/done ## Lock the newest packages, with hashes, and build on a fresh base; what runs is not touched
+	.venv/bin/python -m ops.supply update
+
 check: ready .venv/done ## Linters, types, and every configuration as its own program reads it
 	.venv/bin/python -m tests.check
 
@@ -83,4 +92,4 @@ ready:
 	@bootstrap/venv
 
 .PHONY: help up up-unix up-direct down stop logs ps status deploy rollback releases scale restart reload
-.PHONY: doctor prove manage shell test check clean ready
+.PHONY: doctor prove sbom outdated update manage shell test check clean ready

@@ -38,8 +38,12 @@ def ensure(image: str) -> None:
 
     Raises Stop if it can neither be pulled nor made.
     """
-    if quiet(["docker", "image", "inspect", "--format", "{{.Id}}", image]):
-        return
+    if quiet(["docker", "image", "inspect", "--format", "{{.Id}}", image]) is None:
+        refresh(image)
+
+
+def refresh(image: str) -> None:
+    """Fetch `image` even if there is one, with the security updates of the day. Raises Stop as `ensure` does."""
     print(f"Fetching the base image {image}")
     if quiet(["docker", "pull", "--quiet", image], seconds=PULL_SECONDS) is None:
         print("  no registry answers: making it from Debian's packages")

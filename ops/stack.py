@@ -140,8 +140,9 @@ def containers(*services: str) -> list[Container]:
     # Not docker(): one that has gone meanwhile, as while Compose recreates it, is an error to Docker, not to us.
     inspected = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False, cwd=ROOT)
     told = json.loads(inspected.stdout) if ids else []
-    # `docker compose run` makes containers of a service, too; they are no part of what serves.
-    found = [read(one) for one in told if one["Config"]["Labels"][ONE_OFF_LABEL] == "False"]
+    # `docker compose run` makes containers of a service, too, and `docker run` ones that carry the labels of
+    # the image, the project's name among them; they are no part of what serves.
+    found = [read(one) for one in told if one["Config"]["Labels"].get(ONE_OFF_LABEL) == "False"]
     return sorted((one for one in found if not services or one.service in services), key=lambda one: one.name)
 
 

@@ -17,6 +17,7 @@ from tests.support import run, wait_until
 
 pytestmark = pytest.mark.xdist_group("newcomer")
 TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
+SECRET = "correct-horse"  # pragma: allowlist secret
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +66,25 @@ def test_data_survives_a_change_of_transport(checkout: Checkout) -> None:
     assert "already taken" in refused.stdout + refused.stderr
 
 
-def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
-    change = (
-        "from django.contrib.auth.models import User\n"
-        'User.objects.create_superuser("eve", "eve@example.com", "correct-horse")'
-    )
-    done = run("docker", "exec", f"{checkout.project}-uwsgi-1", "python", "manage.py", "shell", "-v", "0", "-c", change)
+def created(checkout: Checkout, name: str) -> None:
+    """Create somebody who may log in to the admin."""
+    code = f"from django.contrib.auth.models import User\nUser.objects.create_superuser('{name}', '', '{SECRET}')"
+    shell = ("python", "manage.py", "shell", "-v", "0", "-c", code)
+    done = run("docker", "exec", f"{checkout.project}-uwsgi-1", *shell)
     assert done.returncode == 0, done.stderr
+
+
+def login_form(browser: requests.Session, address: str, name: str) -> dict[str, str]:
+    """Fetch the admin's form and return it filled in."""
+    token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(address, timeout=20).text)[0]
+    return {"csrfmiddlewaretoken": token, "username": name, "password": SECRET}
+
+
+def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
+    created(checkout, "eve")
     address = f"http://localhost:{checkout.environment['HTTP_PORT']}/admin/login/?next=/admin/"
     with requests.Session() as browser:
-        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(address, timeout=20).text)[0]
-        sent = {"csrfmiddlewaretoken": token, "username": "eve", "password": "correct-horse"}
+        sent = login_form(browser, address, "eve")
         answer = browser.post(address, sent, headers={"Origin": address.split("/admin", maxsplit=1)[0]}, timeout=20)
     assert "Site administration" in answer.text
     assert answer.url.endswith("/admin/")
@@ -91,12 +100,10 @@ def test_a_locked_database_is_a_503_and_pages_go_on(checkout: Checkout) -> None:
         'print("locked", flush=True)\n'
         "time.sleep(14)"
     )
-    user = 'from django.contrib.auth.models import User\nUser.objects.create_superuser("ida", "", "correct-horse")'
-    assert run("docker", "exec", container, "python", "manage.py", "shell", "-v", "0", "-c", user).returncode == 0
+    created(checkout, "ida")
     address = f"http://localhost:{checkout.environment['HTTP_PORT']}/admin/login/"
     with requests.Session() as browser:
-        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', browser.get(address, timeout=20).text)[0]
-        sent = {"csrfmiddlewaretoken": token, "username": "ida", "password": "correct-horse"}
+        sent = login_form(browser, address, "ida")
         command = ["docker", "exec", container, "python", "-c", hold]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as locked:
             assert locked.stdout is not None

@@ -11,6 +11,7 @@ import yaml
 from ops.__main__ import parser
 from tests.support import ROOT, run
 
+PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"))
 COMPOSE_FILES = sorted(ROOT.glob("compose*.yaml"))
 # Read from the user's shell, not from .env: they belong to her machine.
 OF_THE_MACHINE = {"SSL_CERT_FILE", "APT_MIRROR", "PIP_INDEX_URL", "COMPOSE_PROJECT_NAME", "RELEASE"}
@@ -135,7 +136,7 @@ def test_every_verb_is_in_the_help_and_in_the_readme() -> None:
     verbs = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = set(re.findall(r"^  make ([a-z-]+) ", run("make").stdout, re.MULTILINE))
     assert shown == verbs
-    pages = "\n".join(file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    pages = "\n".join(file.read_text() for file in PAGES)
     assert verbs - {"help"} - set(re.findall(r"make ([a-z-]+)", pages)) == set()
     unknown = set(re.findall(r"`make ([a-z-]+)", pages)) - verbs
     assert unknown == set()
@@ -156,11 +157,16 @@ def test_map_in_the_readme_is_true() -> None:
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_override_is_documented() -> None:
-    pages = "\n".join(file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    pages = "\n".join(file.read_text() for file in PAGES)
     assert [file.name for file in COMPOSE_FILES if file.name not in pages] == []
+
+
+def test_every_test_that_security_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text()))
+    assert {name for name in named if not (ROOT / f"tests/{name}.py").is_file()} == set()

@@ -6,8 +6,9 @@ from typing import TypedDict
 
 import django
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
-from django.views.decorators.cache import never_cache
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
+from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_safe
 
 try:
@@ -53,6 +54,13 @@ def way_of(request: HttpRequest) -> Way:
 def page(request: HttpRequest) -> HttpResponse:
     """Return the home page."""
     return render(request, "home/index.html", {"way": way_of(request)})
+
+
+@require_safe
+@cache_control(public=True, max_age=86_400)
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Lead to the icon: browsers ask here for the pages that name none, as the admin's."""
+    return redirect(static("home/icon.svg"))
 
 
 @require_safe

@@ -1,0 +1,63 @@
+"""What the images hold can be told, and an update of it is found."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops import supply
+from tests.checkout import Checkout
+from tests.support import ROOT, Stack, run
+
+
+def test_bill_of_materials_names_what_is_in_the_images(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
+    monkeypatch.setattr(supply, "ROOT", tmp_path)
+    monkeypatch.setattr(supply, "SBOM", tmp_path / "sbom")
+    supply.sbom()
+    found = {}
+    for service in supply.SERVICES:
+        document = json.loads((tmp_path / f"sbom/{service}.cdx.json").read_text())
+        assert document["bomFormat"] == "CycloneDX"
+        found[service] = {one["purl"].partition("?")[0].partition("@")[0] for one in document["components"]}
+    assert "pkg:deb/debian/nginx" in found["nginx"]
+    assert {"pkg:pypi/django", "pkg:pypi/uwsgi", "pkg:deb/debian/libc6"} <= found["uwsgi"]
+    assert "pkg:pypi/uwsgi" in found["listener"]
+    assert "pkg:pypi/django" not in found["listener"]
+
+
+@pytest.mark.xdist_group("bad-input")
+def test_a_newer_version_is_found_and_locked_with_its_hashes(tmp_path: Path) -> None:
+    """With the newest lock nothing is found; with an old one, what is new, and then it is up to date again."""
+    checkout = Checkout(tmp_path, "supply")
+    lock = tmp_path / "app/requirements.txt"
+    code = "import ops.supply as s; print(s.newer('app/requirements.in')); s.relock()"
+
+    def found() -> str:
+        done = run(sys.executable, "-c", code, cwd=checkout.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    found()
+    newest = lock.read_text()
+    assert found() == "[]\n"
+    lock.write_text(re.sub(r"^django==[\d.]+", "django==6.1.0", newest, flags=re.MULTILINE))
+    assert re.search(r"\('django', '6\.1\.0', '6\.\d+\.\d+'\)", found())
+    assert lock.read_text() == newest
+    assert newest.count("--hash=sha256:") > 5
+
+
+def test_locks_are_made_from_what_is_asked_for() -> None:
+    """Every package of a requirements.in is in its lock, and every line of a lock has hashes."""
+    for file in supply.locked():
+        asked = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
+        locked = supply.versions(supply.lock_of(file).read_text())
+        names = {re.split(r"[<>=~! ]", line)[0].lower().replace("_", "-") for line in asked}
+        assert names <= {name.lower() for name in locked}, file
+        assert supply.lock_of(file).read_text().count("--hash=") >= len(locked)
