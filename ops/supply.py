@@ -95,7 +95,7 @@ def bill(service: str, found: Sequence[PackageURL]) -> Bom:
 
 def outdated() -> None:
     """Print which locked Python packages and which Debian packages of the running images have a newer version."""
-    rows = [(file, *row) for file in locked() for row in newer(file)]
+    rows = [(file, *row) for file in locked() for row in newer(file, compiled(file))]
     for service in SERVICES:
         image = stack.workers(service)[0].image
         told = inside(image, "sh", "-c", "apt-get -qq update && apt-get --simulate upgrade", options=("--user", "0"))
@@ -110,9 +110,9 @@ def locked() -> list[str]:
     return [file for file in LOCKS if (ROOT / file).is_file()]
 
 
-def newer(file: str) -> list[tuple[str, str, str]]:
-    """Return name, locked and newest version of each package of one lock that would change."""
-    now, then = versions(lock_of(file).read_text()), versions(compiled(file))
+def newer(file: str, lock: str) -> list[tuple[str, str, str]]:
+    """Return name, locked and newest version of each package that a newer lock would change."""
+    now, then = versions(lock_of(file).read_text()), versions(lock)
     return [(name, now.get(name, "-"), version) for name, version in then.items() if now.get(name) != version]
 
 
@@ -137,12 +137,11 @@ def compiled(file: str) -> str:
 
 def relock() -> None:
     """Write the newest lock of every requirements.in, all or none."""
-    changed = {file: (newer(file), compiled(file)) for file in locked()}
-    for file, (rows, lock) in changed.items():
-        if rows:
-            lock_of(file).write_text(lock)
-        for name, old, new in rows:
+    newest = {file: compiled(file) for file in locked()}
+    for file, lock in newest.items():
+        for name, old, new in newer(file, lock):
             print(f"{lock_of(file).relative_to(ROOT)}: {name} {old} -> {new}")
+        lock_of(file).write_text(lock)
 
 
 def update() -> None:
