@@ -24,6 +24,10 @@ stop: ## Stop the containers gracefully; make up starts them again
 logs: ## Follow the logs; S=nginx for one service
 	$(COMPOSE) logs --follow --tail 100 $(S)
 
+trace: ## All that was logged about one request; ID= its X-Request-ID
+	$(if $(ID),,$(error Say which request: make trace ID=..., from the header X-Request-ID of its answer))
+	@python3 -m ops trace $(ID)
+
 ps: ## The containers and their health
 	$(COMPOSE) ps --all
 
@@ -91,5 +95,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@bootstrap/venv
 
-.PHONY: help up up-unix up-direct down stop logs ps status deploy rollback releases scale restart reload
+.PHONY: help up up-unix up-direct down stop logs trace ps status deploy rollback releases scale restart reload
 .PHONY: doctor prove sbom outdated update manage shell test check clean ready

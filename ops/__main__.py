@@ -12,6 +12,7 @@ from ops.deploy import deploy, rollback, scale
 from ops.doctor import doctor
 from ops.reload import reload
 from ops.status import status
+from ops.trace import trace
 from ops.up import direct, up
 
 
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("scale", help="run N uwsgi containers").add_argument("number")
     verbs.add_parser("forget", help="remove all releases, for make clean")
     verbs.add_parser("doctor", help="what is wrong with what runs, and how to mend it")
+    verbs.add_parser("trace", help="all that was logged about one request").add_argument("id")
     verbs.add_parser("files", help="the compose files that made what runs, for COMPOSE_FILE")
     return made
 
@@ -43,6 +45,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reload": lambda _: reload(),
     "status": lambda asked: status(asked.json),
     "doctor": lambda _: doctor(),
+    "trace": lambda asked: trace(asked.id),
     "files": lambda _: print(":".join(stack.running_files() or stack.chosen_files())),
     "forget": lambda _: releases.forget_all(),
 }

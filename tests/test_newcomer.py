@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from ops.trace import about
 from tests.checkout import Checkout
 from tests.support import run, wait_until
 
@@ -139,6 +140,45 @@ def test_status_is_a_table_for_people_and_a_document_for_programs(checkout: Chec
     document = json.loads(checkout.made("status", "JSON=1"))
     assert document["transport"] == "tcp"
     assert len(document["containers"][0]["stats"]["workers"]) == 2
+
+
+def test_one_request_can_be_followed_through_all_logs(checkout: Checkout) -> None:
+    checkout.made("up")
+    answer = checkout.get("/nowhere")
+    wanted = answer.headers["X-Request-ID"]
+    lines = wait_until(
+        lambda: found if len(found := checkout.make("trace", f"ID={wanted}").stdout.splitlines()) >= 2 else None,
+        "its lines",
+    )
+    by_service = {service: line for line in lines for service in ("nginx", "uwsgi") if f"-{service}-1 " in line}
+    assert f"WARNING django.request {wanted}: Not Found: /nowhere" in by_service["uwsgi"]
+    assert '"uri":"/nowhere","status":404' in by_service["nginx"]
+    assert [line[:23] for line in lines] == sorted(line[:23] for line in lines)
+    assert checkout.get("/healthz").headers["X-Request-ID"] not in "".join(lines)
+    assert "is no request id" in checkout.refused("trace", "ID=x")
+    assert f"No log has {'0' * 32}" in checkout.refused("trace", f"ID={'0' * 32}")
+
+
+def test_a_traceback_belongs_to_the_line_before_it() -> None:
+    lines = [
+        "ERROR django.request other-id-1: a",
+        "Traceback (most recent call last):",
+        '  File "x"',
+        "KeyError: 'of another'",
+        "ERROR django.request wanted-id: b",
+        "Traceback (most recent call last):",
+        '  File "x"',
+        "KeyError: 'mine'",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "",
+        "Traceback (most recent call last):",
+        '  File "y"',
+        "ValueError: 'mine, too'",
+        "INFO django.request other-id-2: c",
+        "Traceback (most recent call last):",
+    ]
+    assert [text for _, text in about("wanted-id", [("", line) for line in lines])] == lines[4:14]
 
 
 def test_reload_brings_fresh_workers(checkout: Checkout) -> None:

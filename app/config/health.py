@@ -11,7 +11,7 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 def health_middleware(get_response: GetResponse) -> GetResponse:
     """Answer /healthz (this worker is alive) and /readyz (and its database answers).
 
-    First in MIDDLEWARE: a probe comes with any Host and over plain HTTP, and the host check or the
+    Before all that may refuse: a probe comes with any Host and over plain HTTP, and the host check or the
     redirect to HTTPS of those behind would make a healthy container look ill.
     """
 

@@ -119,17 +119,19 @@ if not HTTPS:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "config.request_id.RequestIdFilter"}},
     "formatters": {
-        "plain": {"format": "{levelname} {name}: {message}", "style": "{"},
+        "plain": {"format": "{levelname} {name} {request_id}: {message}", "style": "{"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "{asctime}{levelname}{name}{message}",
+            "format": "{asctime}{levelname}{name}{request_id}{message}",
             "style": "{",
         },
     },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
+            "filters": ["request_id"],
             "formatter": env.str("DJANGO_LOG_FORMAT", default="plain"),
         },
     },
