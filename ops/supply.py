@@ -141,7 +141,8 @@ def relock() -> None:
     for file, lock in newest.items():
         for name, old, new in newer(file, lock):
             print(f"{lock_of(file).relative_to(ROOT)}: {name} {old} -> {new}")
-        lock_of(file).write_text(lock)
+        if lock != lock_of(file).read_text():
+            lock_of(file).write_text(lock)
 
 
 def update() -> None:
