@@ -14,6 +14,7 @@ from ops import stack
 
 # What the images, their build stages and the archive of a bootstrapped base need together.
 ROOM_BYTES = 1_500_000_000
+PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
 RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
 HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
 
@@ -24,6 +25,7 @@ def check(config: dict[str, Any]) -> None:
     context = config["services"]["uwsgi"]["build"]["additional_contexts"]["app"]
     problems = [
         *project_problems(Path(context), environment["UWSGI_MODULE"]),
+        *package_problems(Path(context) / "apt-packages.txt"),
         *process_problems(environment["UWSGI_PROCESSES"]),
         *host_problems(environment["DJANGO_ALLOWED_HOSTS"]),
         *proxy_problems(config["services"]["nginx"]["environment"]["NGINX_TRUSTED_PROXIES"]),
@@ -49,6 +51,16 @@ def project_problems(app: Path, module: str) -> list[str]:
         hint = f"UWSGI_MODULE={found[0]}:application" if found else "UWSGI_MODULE=your_project.wsgi:application"
         return [f"{shown}/ has no module {module.partition(':')[0]}. Set it in .env: {hint}"]
     return []
+
+
+def package_problems(file: Path) -> list[str]:
+    """Return the lines of app/apt-packages.txt that name no Debian package."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [
+        f"app/apt-packages.txt, line {number}: {line!r} is no package. Write libpq5, or build: libpq-dev"
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith("#") and not PACKAGE.fullmatch(line)
+    ]
 
 
 def process_problems(processes: str) -> list[str]:

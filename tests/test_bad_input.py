@@ -114,6 +114,13 @@ def test_trusted_proxies(checkout: Checkout, proxies: str, said: str) -> None:
     assert said in checkout.refused("up", TRUSTED_PROXIES=proxies)
 
 
+@pytest.mark.parametrize("line", ["libpq5; rm -rf /", "--force-yes", "build:", "Libpq5", "$(id)"])
+def test_apt_packages(checkout: Checkout, line: str) -> None:
+    (checkout.folder / "app/apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
+    said = checkout.refused("up")
+    assert f"app/apt-packages.txt, line 4: {line!r} is no package. Write libpq5, or build: libpq-dev" in said
+
+
 @pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])
 def test_rates(checkout: Checkout, rate: str) -> None:
     assert "NGINX_REQUEST_RATE=50r/s" in checkout.refused("up", NGINX_REQUEST_RATE=rate)

@@ -62,6 +62,10 @@ def test_logins_are_limited_harder_than_pages(proxied: Stack, path: str) -> None
     assert statuses(burst(proxied, f"{client}0", 4, "POST", path)) == {200: 4}
 
 
+def test_an_upload_that_is_not_there_is_no_way_around(proxied: Stack) -> None:
+    assert set(statuses(burst(proxied, "198.51.100.40", 400, "GET", "/media/none"))) == {200, 429}
+
+
 def test_static_files_do_not_count(proxied: Stack) -> None:
     assert statuses(burst(proxied, FAST, 400, "GET", "/static/probe/style.css")) == {200: 400}
 

@@ -20,7 +20,12 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "probe.urls"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/data/probe.sqlite3"}}
+MEDIA_ROOT = "/data/media"
+MEDIA_URL = "/media/"
 STATIC_URL = "/static/"
 STATIC_ROOT = os.environ.get("STATIC_ROOT", "/tmp/static")
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}}
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
+}

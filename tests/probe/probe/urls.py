@@ -15,6 +15,8 @@ urlpatterns = [
     path("version", views.version),
     path("kill", views.kill),
     path("fail", views.fail),
+    path("upload/<str:name>", views.upload),
+    path("media/<path:name>", views.media),
     path("own-headers", views.own_headers),
     re_path(r"^slash/[\s\S]*/$", views.form),
     re_path("^echo", views.echo),

@@ -6,6 +6,8 @@ import signal
 import socket
 import time
 
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import get_token
 from django.views.decorators.csrf import csrf_exempt
@@ -103,6 +105,17 @@ def kill(request: HttpRequest) -> HttpResponse:
 def fail(request: HttpRequest) -> HttpResponse:
     """Raise what no project catches."""
     raise RuntimeError("a secret of the project")
+
+
+@csrf_exempt
+def upload(request: HttpRequest, name: str) -> HttpResponse:
+    """Keep a file as an upload, under an address that Django gives it."""
+    return HttpResponse(default_storage.url(default_storage.save(name, ContentFile(request.body))))
+
+
+def media(request: HttpRequest, name: str) -> HttpResponse:
+    """Answer for an upload that is not on the disk."""
+    return HttpResponse(f"the project's own {name}")
 
 
 def own_headers(request: HttpRequest) -> HttpResponse:
