@@ -5,6 +5,9 @@ COMPOSE = COMPOSE_FILE=$$(python3 -m ops files) docker compose
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+adopt: ## What to change in the project in app/ before its first start; reads it, changes nothing
+	@python3 -m ops adopt
+
 up: ready ## Start over TCP; a second time, take in what has changed
 	python3 -m ops up tcp
 
@@ -95,5 +98,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@bootstrap/venv
 
-.PHONY: help up up-unix up-direct down stop logs trace ps status deploy rollback releases scale restart reload
+.PHONY: help adopt up up-unix up-direct down stop logs trace ps status deploy rollback releases scale restart reload
 .PHONY: doctor prove sbom outdated update manage shell test check clean ready

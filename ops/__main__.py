@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bootstrap.console import Stop
 from ops import releases, stack
+from ops.adopt import adopt
 from ops.deploy import deploy, rollback, scale
 from ops.doctor import doctor
 from ops.reload import reload
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="ops", description=__doc__)
     verbs = made.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="build and start").add_argument("transport", choices=stack.TRANSPORTS)
+    verbs.add_parser("adopt", help="what to change in the project in app/ before the first build")
     verbs.add_parser("direct", help="uWSGI answering HTTP by itself")
     verbs.add_parser("reload", help="reload every uwsgi container, one after the other")
     verbs.add_parser("status", help="workers and queue").add_argument("--json", action="store_true")
@@ -37,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "up": lambda asked: up(asked.transport),
+    "adopt": lambda _: adopt(),
     "direct": lambda _: direct(),
     "deploy": lambda _: deploy(),
     "rollback": lambda _: rollback(),

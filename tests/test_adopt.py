@@ -1,0 +1,128 @@
+"""`make adopt` names each thing that would go wrong, by file and line, and runs nothing of the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops import adopt
+from tests.checkout import Checkout
+from tests.support import ROOT
+
+GOOD = """
+import os
+from pathlib import Path
+BASE_DIR = Path(__file__).parent
+SECRET_KEY = Path(os.environ["DJANGO_SECRET_KEY_FILE"]).read_text().strip()
+DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
+ALLOWED_HOSTS = os.environ["DJANGO_ALLOWED_HOSTS"].split(",")
+STATIC_ROOT = os.environ.get("STATIC_ROOT", BASE_DIR / "collected")
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/data/db.sqlite3"}}
+MEDIA_ROOT = "/data/media"
+STORAGES = {}
+LOGGING = {"handlers": {"stderr": {"class": "logging.StreamHandler"}}}
+"""
+
+
+def project(folder: Path, settings: str = GOOD, requirements: str = "Django\n") -> Path:
+    """Write a small project."""
+    (folder / "shop").mkdir()
+    (folder / "manage.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")\n')
+    (folder / "requirements.txt").write_text(requirements)
+    (folder / "shop/wsgi.py").write_text("")
+    (folder / "shop/settings.py").write_text(settings)
+    return folder
+
+
+def said(app: Path) -> list[tuple[str, str, bool]]:
+    """Return what is found."""
+    return [(one.place, one.text, one.must) for one in adopt.findings(app, "shop.wsgi:application")]
+
+
+def test_nothing_is_found_in_a_project_that_is_ready(tmp_path: Path) -> None:
+    assert said(project(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("folder", "module"), [("app", "config.wsgi"), ("tests/probe", "probe.wsgi")])
+def test_our_own_projects_need_no_change(folder: str, module: str) -> None:
+    assert [one for one in adopt.findings(ROOT / folder, module) if one.must] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "must"),
+    [
+        ("DEBUG: bool = True", "DEBUG shows every visitor your settings", True),
+        ("ALLOWED_HOSTS = []", "with DEBUG off nobody is answered", True),
+        ('ALLOWED_HOSTS = ["*"]', "any Host is believed", False),
+        ('SECRET_KEY = "django-insecure-x"  # pragma: allowlist secret', "the key is in the source", True),
+        ('STATIC_ROOT = BASE_DIR / "static"', "collected where the stack does not look", True),
+        ('STATIC_ROOT = "static"', "collected where the stack does not look", True),
+        ('MEDIA_ROOT = BASE_DIR / "media"', "uploads would fail", True),
+        ('MEDIA_ROOT = os.path.join(BASE_DIR, "media")', "uploads would fail", True),
+        (
+            'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db"}}',
+            "read-only",
+            True,
+        ),
+        ('MIDDLEWARE = ["whitenoise.middleware.WhiteNoiseMiddleware"]', "WhiteNoise is not needed", False),
+        ('INSTALLED_APPS = ["debug_toolbar"]', "for development only", False),
+        ('SECURE_PROXY_SSL_HEADER = ("HTTP_X_PROTO", "https")', "a client could forge it", False),
+        ("USE_X_FORWARDED_HOST = True", "not needed", False),
+        ('LOGGING = {"handlers": {"file": {"class": "logging.FileHandler"}}}', "log to stderr", True),
+    ],
+)
+def test_each_trap_is_named_with_its_line(tmp_path: Path, line: str, text: str, must: bool) -> None:
+    found = said(project(tmp_path, f"{GOOD}{line}\n"))
+    assert len(found) == 1
+    assert found[0][0] == f"app/shop/settings.py:{len(GOOD.splitlines()) + 1}"
+    assert text in found[0][1]
+    assert found[0][2] is must
+
+
+@pytest.mark.parametrize("name", ["STATIC_ROOT", "STORAGES", "LOGGING"])
+def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    without = "\n".join(line for line in GOOD.splitlines() if not line.startswith(name))
+    assert [one[0] for one in said(project(tmp_path, without))] == ["settings"]
+
+
+def test_a_package_of_settings_is_read_whole(tmp_path: Path) -> None:
+    app = project(tmp_path)
+    (app / "shop/settings.py").rename(app / "shop/base.py")
+    (app / "shop/settings").mkdir()
+    (app / "shop/base.py").rename(app / "shop/settings/base.py")
+    (app / "shop/settings/production.py").write_text("from .base import *\nDEBUG = True\n")
+    (app / "manage.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.production")\n')
+    assert [one[0] for one in said(app)] == ["app/shop/settings/production.py:2"]
+
+
+@pytest.mark.parametrize(
+    ("requirements", "text"),
+    [
+        ("Django\npsycopg2==2.9\n", "`build: libpq-dev`"),
+        ("Django\ngunicorn\n", "gunicorn is not needed"),
+        ("whitenoise[brotli]>=6\n", "whitenoise is not needed"),
+    ],
+)
+def test_requirements_are_read(tmp_path: Path, requirements: str, text: str) -> None:
+    assert text in str(said(project(tmp_path, requirements=requirements)))
+
+
+def test_nothing_of_the_project_is_run(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    app = project(tmp_path, f"{GOOD}open({str(witness)!r}, 'w')\n")
+    assert said(app) == []
+    assert not witness.exists()
+
+
+@pytest.mark.xdist_group("bad-input")
+def test_make_adopt_says_what_to_do(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, "adopt")
+    assert "Type: make up" in checkout.made("adopt")
+    with (checkout.folder / "app/config/settings.py").open("a") as settings:
+        settings.write("DEBUG = True\n")
+    told = checkout.refused("adopt")
+    assert "must  app/config/settings.py:" in told
+    assert "docs/bring-your-app.md" in told
+    (checkout.folder / "app/config/settings.py").write_text("if:\n")
+    assert "app/config/settings.py, line 1: invalid syntax" in checkout.refused("adopt")
