@@ -110,7 +110,7 @@ def test_nothing_but_memory_and_volumes_can_be_written(stack: Stack, service: st
     allowed = {
         "nginx": {"/tmp", "/run/nginx"},
         "listener": {"/run/zerg"} | wire,
-        "uwsgi": {"/tmp", "/run/uwsgi", "/data"},
+        "uwsgi": {"/tmp", "/run/uwsgi", "/data", "/data/media"},
     }
     assert {path for path in found.split() if not path.startswith("/tmp/")} == allowed[service]
 
