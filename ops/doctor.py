@@ -268,7 +268,7 @@ def page_problem(nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
     bound = stack.docker("port", nginx.id, "8080/tcp").splitlines()[0]
     host, _, number = bound.rpartition(":")
-    name = inside(nginx, "cat", "/run/nginx/server_name.conf").split()[1].rstrip(";").removeprefix(".")
+    name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}/healthz"
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=5).close()

@@ -58,9 +58,13 @@ def forget(release: str) -> None:
 
 
 def forget_all() -> None:
-    """Remove every release."""
+    """Remove every release, and what the transport left behind that is not in use now."""
     for one in known():
         forget(one.name)
+    mine = ["--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}"]
+    for kind in ("network", "volume"):
+        for one_id in stack.docker(kind, "ls", *mine).split():
+            quiet(["docker", kind, "rm", one_id])
 
 
 def remember() -> None:

@@ -73,3 +73,6 @@ class Checkout:
     def remove(self) -> None:
         """Remove everything this checkout has started or built."""
         self.make("clean", "CONFIRM=1")
+        mine = ("ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        left = {kind: run("docker", kind, *mine).stdout for kind in ("network", "volume")}
+        assert left == {"network": "", "volume": ""}, "make clean leaves nothing behind"
