@@ -186,7 +186,7 @@ def test_twice_as_much_as_it_can_does_not_make_it_slower(changed_stack: Callable
     # Over TCP the kernel now and then takes a connection for which it then has no place: 4 of 700 refused
     # requests were a 502 after 11 s, on a busy machine.
     assert set(others) <= ({503} if stack.transport == "unix-socket" else {502, 503})
-    assert others[503] > 100 * others[502]
+    assert others[503] > 20 * others[502]
     assert len(over) / 8 >= 0.9 * len(peak) / 4
     # A place in the queue: at once over a Unix socket, after a repeated SYN or two over TCP (1 s)
     assert over[int(len(over) * 0.95)] < 2
