@@ -7,9 +7,11 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
+from tests import runs
 from tests.support import CHECKOUT, TRANSPORTS, Stack
 
 # The clean-up helper of testcontainers is an image no registry may be there to give; we clean up ourselves.
@@ -25,10 +27,22 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+RUN = pytest.StashKey[TextIO]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --transport."""
     parser.addoption("--transport", choices=TRANSPORTS, help="only this transport")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begin the run: once, in the process that starts the parallel ones."""
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
+    try:
+        session.config.stash[RUN] = runs.begin()
+    except RuntimeError as alive:
+        pytest.exit(str(alive), returncode=4)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import requests
 
+from tests import runs
 from tests.breaks import BREAKS, Break
 from tests.load import Load
 from tests.site import Site
@@ -250,7 +251,7 @@ def main() -> int:
     asked.add_argument("--requests", type=int, default=100_000)
     options = asked.parse_args()
     began, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as folder:
+    with runs.begin(), tempfile.TemporaryDirectory() as folder:
         for transport in TRANSPORTS:
             for role in ("proof", "control"):
                 place = Path(folder) / f"{role}-{transport}"
