@@ -98,8 +98,7 @@ def changed_stack(shared_stack: Stack, transport: str) -> Iterator[Callable[[str
 
     def start(name: str) -> Stack:
         if name not in started:
-            started[name] = Stack(transport, name, [f"tests/compose.{name}.yaml"])
-            started[name].start()
+            started[name] = Stack(transport, name, [f"tests/compose.{name}.yaml"]).start()
         return started[name]
 
     try:

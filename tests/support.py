@@ -86,7 +86,9 @@ class Stack:
         try:
             self.compose.start()
         except subprocess.CalledProcessError as failed:
-            raise AssertionError(f"{failed.stderr.decode()}\n{self.evidence()}") from failed
+            evidence = self.evidence()
+            self.stop()
+            raise AssertionError(f"{failed.stderr.decode()}\n{evidence}") from failed
         return self
 
     def stop(self) -> None:
