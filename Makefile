@@ -17,6 +17,12 @@ up-unix: ready ## The same over a Unix socket
 up-direct: ready ## uWSGI answering HTTP by itself, on 127.0.0.1:20001
 	python3 -m ops direct
 
+dev: ready ## Develop: what is in app/ answers as you save it, with DEBUG; make up goes back
+	python3 -m ops dev
+
+attach: ## The terminal of uwsgi, for breakpoint() under make dev; Ctrl-C leaves it
+	docker attach --detach-keys ctrl-c $$($(COMPOSE) ps --quiet uwsgi)
+
 down: stop ## Stop and remove the containers; the data stays
 	$(COMPOSE) down --remove-orphans
 
@@ -36,6 +42,9 @@ ps: ## The containers and their health
 
 status: ## Workers, requests, memory, queue; JSON=1 for the raw document
 	@python3 -m ops status $(if $(JSON),--json)
+
+top: ## The same, followed every second, with requests per second
+	@python3 -m ops top
 
 deploy: ready ## Bring the code in app/ into service; the old release serves until the new one is healthy
 	python3 -m ops deploy
@@ -98,5 +107,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@bootstrap/venv
 
-.PHONY: help adopt up up-unix up-direct down stop logs trace ps status deploy rollback releases scale restart reload
+.PHONY: help adopt up up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
 .PHONY: doctor prove sbom outdated update manage shell test check clean ready

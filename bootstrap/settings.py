@@ -1,4 +1,4 @@
-"""What git does not carry: .env and the secrets."""
+"""What git does not carry: .env, project.env and the secrets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ KEY_BYTES = 48
 # mode of its file. Its folder, 0700, is what keeps other users of this machine out.
 MODE = 0o444
 READABLE_BY_ALL = 0o004
+OWN = """# What your project's own settings read from the environment, one NAME=value a line. After a change: make up.
+# Whoever may use Docker on this machine can read it.
+"""
 
 
 def ensure(root: Path = ROOT) -> None:
-    """Make .env and Django's secret key where they are missing.
+    """Make .env, project.env and Django's secret key where they are missing.
 
     Raises Stop if the key is there but empty: replacing it would end every session, so nobody but the
     owner may decide that.
@@ -27,6 +30,10 @@ def ensure(root: Path = ROOT) -> None:
     if not env.exists():
         shutil.copyfile(root / ".env.example", env)
         print("Made .env from .env.example: the settings of this stack, yours to change")
+    own = root / "project.env"
+    if not own.exists():
+        own.write_text(OWN)
+        own.chmod(0o600)
     key = root / KEY
     if not key.exists():
         make_key(key)

@@ -13,8 +13,9 @@ from ops.deploy import deploy, rollback, scale
 from ops.doctor import doctor
 from ops.reload import reload
 from ops.status import status
+from ops.top import top
 from ops.trace import trace
-from ops.up import direct, up
+from ops.up import develop, direct, up
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,9 +24,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="build and start").add_argument("transport", choices=stack.TRANSPORTS)
     verbs.add_parser("adopt", help="what to change in the project in app/ before the first build")
+    verbs.add_parser("dev", help="the source mounted and watched")
     verbs.add_parser("direct", help="uWSGI answering HTTP by itself")
     verbs.add_parser("reload", help="reload every uwsgi container, one after the other")
     verbs.add_parser("status", help="workers and queue").add_argument("--json", action="store_true")
+    verbs.add_parser("top", help="status, again and again").add_argument("--times", type=int)
     verbs.add_parser("deploy", help="bring the code in app/ into service, no request lost")
     verbs.add_parser("rollback", help="bring the release before back")
     verbs.add_parser("releases", help="the releases that are kept")
@@ -40,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
 VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "up": lambda asked: up(asked.transport),
     "adopt": lambda _: adopt(),
+    "dev": lambda _: develop(),
     "direct": lambda _: direct(),
     "deploy": lambda _: deploy(),
     "rollback": lambda _: rollback(),
@@ -48,6 +52,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reload": lambda _: reload(),
     "status": lambda asked: status(asked.json),
     "doctor": lambda _: doctor(),
+    "top": lambda asked: top(asked.times),
     "trace": lambda asked: trace(asked.id),
     "files": lambda _: print(":".join(stack.running_files() or stack.chosen_files())),
     "forget": lambda _: releases.forget_all(),

@@ -7,13 +7,28 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap.console import ROOT, Stop
 from ops import preflight, stack
 
+# What compose.yaml and the build tell every project
+TOLD = frozenset({"DATABASE_URL", "STATIC_ROOT", "UWSGI_MODULE", "UWSGI_PROCESSES"}) | {
+    f"DJANGO_{name}"
+    for name in (
+        "SECRET_KEY_FILE",
+        "ALLOWED_HOSTS",
+        "DEBUG",
+        "HTTPS",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "SETTINGS_MODULE",
+        "STACK_PAGE",
+    )
+}
 DEVELOPMENT = ("debug_toolbar", "django_browser_reload", "django_watchfiles", "whitenoise.runserver_nostatic")
 
 
@@ -37,7 +52,8 @@ class Setting:
 
 def adopt() -> None:
     """Print what there is to change. Raises Stop if something must be."""
-    found = findings(ROOT / "app", stack.setting("UWSGI_MODULE") or "config.wsgi:application")
+    module = stack.setting("UWSGI_MODULE") or "config.wsgi:application"
+    found = findings(ROOT / "app", module, stack.setting("DJANGO_SETTINGS_MODULE"), own_variables())
     for one in found:
         print(f"{'must' if one.must else 'may '}  {one.place}\n      {one.text}")
     if any(one.must for one in found):
@@ -45,51 +61,132 @@ def adopt() -> None:
     print("Ready. Type: make up" if not found else "\nReady as it is. Type: make up")
 
 
-def findings(app: Path, module: str) -> list[Finding]:
-    """Return everything that is to be changed in the project at `app`."""
-    whole = [Finding("app/", text, must=True) for text in preflight.project_problems(app, module)]
-    found = assignments(app)
-    if not found and not whole:
-        whole.append(
-            Finding("app/manage.py", "names no settings module that is in app/. Is the project whole?", must=True)
-        )
+def own_variables() -> set[str]:
+    """Return the names that project.env sets."""
+    file = ROOT / (stack.setting("PROJECT_ENV") or "project.env")
+    return set(re.findall(r"^([A-Za-z_]\w*)=", file.read_text(), re.MULTILINE)) if file.is_file() else set()
+
+
+def findings(
+    app: Path, module: str, settings: str | None = None, variables: AbstractSet[str] = frozenset()
+) -> list[Finding]:
+    """Return everything that is to be changed in the project at `app`.
+
+    `settings` is the settings module that .env names, if it does; `variables` are those of project.env.
+    """
+    whole = [Finding("app/", text, must=True) for text in preflight.project_problems(app, module, settings)]
+    if whole:
+        return whole
+    manage = settings_named_in(app / "manage.py")
+    wsgi = settings_named_in(app.joinpath(*module.partition(":")[0].split(".")).with_suffix(".py"))
+    used = settings or wsgi or manage
+    files = settings_files(app, used) if used else []
+    if not files:
+        return [Finding("app/manage.py", "names no settings module that is in app/. Is the project whole?", must=True)]
+    trees = [(f"app/{file.relative_to(app)}", parsed(file, app)) for file in files]
+    found = [one for place, tree in trees for one in assignments(place, tree)]
     by_name = {one.name for one in found}
-    missing = [finding for name, finding in ABSENT.items() if found and name not in by_name]
-    present = [finding for one in found for finding in judged(one)]
-    return [*whole, *missing, *present, *requirement_findings(app)]
+    return [
+        *two_settings(manage, wsgi, settings),
+        *(finding for name, finding in ABSENT.items() if name not in by_name),
+        *(finding for one in found for finding in judged(one)),
+        *hashed_without_a_root(found),
+        *(finding for place, tree in trees for finding in unknown_variables(place, tree, variables | TOLD)),
+        *requirement_findings(app),
+    ]
 
 
-def settings_files(app: Path) -> list[Path]:
-    """Return the files of the settings module that manage.py names: one, or all of its package's folder."""
-    manage = app / "manage.py"
-    text = manage.read_text() if manage.is_file() else ""
-    named = re.search(r"DJANGO_SETTINGS_MODULE\W+([\w.]+)", text)
-    if not named:
+def settings_named_in(file: Path) -> str | None:
+    """Return the settings module that manage.py or a WSGI module sets, None if it sets none."""
+    named = re.search(r"DJANGO_SETTINGS_MODULE\W+([\w.]+)", file.read_text()) if file.is_file() else None
+    return named[1] if named else None
+
+
+def two_settings(manage: str | None, wsgi: str | None, settings: str | None) -> list[Finding]:
+    """Return that migrations would run with other settings than the workers."""
+    if settings or not manage or not wsgi or manage == wsgi:
         return []
-    path = app.joinpath(*named[1].split("."))
-    if path.is_dir():
-        return sorted(path.glob("*.py"))
-    # settings/production.py imports what stands beside it in settings/base.py.
-    beside = path.parent.glob("*.py") if path.parent.name == "settings" else [path.with_suffix(".py")]
-    return sorted(file for file in beside if file.is_file())
+    text = f"names {manage}, the WSGI module {wsgi}. For both, in .env: DJANGO_SETTINGS_MODULE={wsgi}"
+    return [Finding("app/manage.py", text, must=True)]
 
 
-def assignments(app: Path) -> list[Setting]:
-    """Return every NAME = value of the settings files, wherever it stands in them."""
+def settings_files(app: Path, module: str) -> list[Path]:
+    """Return the file of a settings module, after those of the project that it imports with a star."""
+    path = app.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not file.is_file():
+        return []
+    found: list[Path] = []
+    for node in ast.walk(parsed(file, app)):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            # from .base import *: one dot is the folder of this file, each further one the folder above
+            package = file.parent if node.level else app
+            for _ in range(node.level - 1):
+                package = package.parent
+            inner = [*package.relative_to(app).parts, *(node.module or "").split(".")]
+            found += settings_files(app, ".".join(filter(None, inner)))
+    return [*found, file]
+
+
+def parsed(file: Path, app: Path) -> ast.Module:
+    """Return the syntax tree of a file. Raises Stop with the line if it has none."""
+    try:
+        return ast.parse(file.read_text())
+    except SyntaxError as problem:
+        raise Stop(f"app/{file.relative_to(app)}, line {problem.lineno}: {problem.msg}") from problem
+
+
+def assignments(place: str, tree: ast.Module) -> list[Setting]:
+    """Return every NAME = value of a settings file, wherever it stands in it."""
     found = []
-    for file in settings_files(app):
-        try:
-            tree = ast.parse(file.read_text())
-        except SyntaxError as problem:
-            raise Stop(f"app/{file.relative_to(app)}, line {problem.lineno}: {problem.msg}") from problem
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) or node.value is None:
-                continue
-            place, value = f"app/{file.relative_to(app)}:{node.lineno}", node.value
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            written = [target.id for target in targets if isinstance(target, ast.Name)]
-            found += [Setting(place, name, value) for name in written if name.isupper()]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) or node.value is None:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        written = [target.id for target in targets if isinstance(target, ast.Name)]
+        found += [Setting(f"{place}:{node.lineno}", name, node.value) for name in written if name.isupper()]
     return found
+
+
+def unknown_variables(place: str, tree: ast.Module, known: AbstractSet[str]) -> list[Finding]:
+    """Return the environment variables without which these settings do not load, and which nobody sets."""
+    return [
+        Finding(f"{place}:{line}", f"needs {name} from the environment. In project.env: {name}=...", must=True)
+        for name, line in required_variables(tree)
+        if name not in known
+    ]
+
+
+def required_variables(tree: ast.Module) -> list[tuple[str, int]]:
+    """Return name and line of os.environ["NAME"], env("NAME"), env.bool("NAME"), config("NAME") without a default."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            asked, arguments = ast.unparse(node.value), [node.slice]
+            wanted = asked in ("os.environ", "environ")
+        elif isinstance(node, ast.Call):
+            asked, arguments = ast.unparse(node.func), [*node.args, *(one.value for one in node.keywords)]
+            wanted = len(arguments) == 1 and asked.partition(".")[0] in ("env", "config")
+        else:
+            continue
+        if wanted and isinstance(arguments[0], ast.Constant) and isinstance(arguments[0].value, str):
+            found.append((arguments[0].value, node.lineno))
+    return found
+
+
+def hashed_without_a_root(found: Sequence[Setting]) -> list[Finding]:
+    """Return that hashed names cannot be looked up: their list lies in STATIC_ROOT."""
+    hashed = [one for one in found if one.name in ("STORAGES", "STATICFILES_STORAGE") and is_hashed(one.value)]
+    if not hashed or any(one.name == "STATIC_ROOT" for one in found):
+        return []
+    text = 'needs STATIC_ROOT as well: STATIC_ROOT = BASE_DIR / "collected"'
+    return [Finding(one.place, text, must=True) for one in hashed[:1]]
+
+
+def is_hashed(value: ast.expr) -> bool:
+    """Return whether a storage is one of those that put a hash into names."""
+    strings = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant)]
+    return any(isinstance(text, str) and "Manifest" in text for text in strings)
 
 
 def judged(one: Setting) -> Iterator[Finding]:
@@ -127,7 +224,7 @@ def names(*words: str) -> Callable[[ast.expr], bool]:
 def in_the_source(value: ast.expr) -> bool:
     """Return whether a path is built on BASE_DIR, or is a relative one."""
     built = any(isinstance(node, ast.Name) and node.id in ("BASE_DIR", "PROJECT_DIR") for node in ast.walk(value))
-    return built or (is_text(value) and not str(getattr(value, "value", "")).startswith("/"))
+    return built or (is_text(value) and not literal(value).startswith("/"))
 
 
 def sqlite_in_the_source(value: ast.expr) -> bool:
@@ -141,17 +238,27 @@ def sqlite_in_the_source(value: ast.expr) -> bool:
     )
 
 
+def elsewhere(*here: str) -> Callable[[ast.expr], bool]:
+    """Return a rule that finds a literal absolute path which is none of the places that are there."""
+    return lambda value: is_text(value) and literal(value).startswith("/") and not literal(value).startswith(here)
+
+
+def other_than(folder: str) -> Callable[[ast.expr], bool]:
+    """Return a rule that finds a literal address which is not this one."""
+    return lambda value: is_text(value) and literal(value).strip("/") != folder
+
+
+def literal(value: ast.expr) -> str:
+    """Return a literal string."""
+    return str(value.value) if isinstance(value, ast.Constant) else ""
+
+
 def anything(_: ast.expr) -> bool:
     """Return that the setting being there at all is worth a word."""
     return True
 
 
 ABSENT = {
-    "STATIC_ROOT": Finding(
-        "settings",
-        'STATIC_ROOT is not set: STATIC_ROOT = os.environ.get("STATIC_ROOT", BASE_DIR / "collected")',
-        must=True,
-    ),
     "STORAGES": Finding(
         "settings",
         "static files have no hash in their names, so browsers ask again after five minutes: "
@@ -174,16 +281,17 @@ RULES: dict[str, list[tuple[Callable[[ast.expr], bool], str, bool]]] = {
         (is_text, 'the key is in the source: Path(os.environ["DJANGO_SECRET_KEY_FILE"]).read_text().strip()', True)
     ],
     "STATIC_ROOT": [
-        (
-            lambda value: in_the_source(value) and not names("STATIC_ROOT")(value),
-            'collected where the stack does not look: os.environ.get("STATIC_ROOT", BASE_DIR / "collected")',
-            True,
-        )
+        (elsewhere("/srv/static"), 'lies outside the project: STATIC_ROOT = BASE_DIR / "collected"', True),
     ],
+    "STATIC_URL": [(other_than("static"), 'nginx serves another address: STATIC_URL = "/static/"', True)],
+    "MEDIA_URL": [(other_than("media"), 'nginx serves another address: MEDIA_URL = "/media/"', True)],
     "MEDIA_ROOT": [
-        (in_the_source, 'the source is read-only here, uploads would fail: MEDIA_ROOT = "/data/media"', True)
+        (elsewhere("/data"), 'cannot be written to here: MEDIA_ROOT = BASE_DIR / "media"', True),
+        (in_the_source, "leads to the volume `media` here; what lies there now stays behind", False),
     ],
-    "DATABASES": [(sqlite_in_the_source, 'the source is read-only here: "NAME": "/data/db.sqlite3"', True)],
+    "DATABASES": [
+        (sqlite_in_the_source, "leads to the volume `data` here; what the file holds now stays behind", False)
+    ],
     "MIDDLEWARE": [
         (names("whitenoise"), "WhiteNoise is not needed: nginx serves the static files", False),
         (names(*DEVELOPMENT), "for development only; keep it behind DEBUG", False),

@@ -92,6 +92,8 @@ def beginning(held: IO[str]) -> tuple[list[str], int]:
     running = stack.workers()
     files = stack.running_files()
     assert files is not None
+    if stack.is_development(files):
+        raise Stop("This is the stack of `make dev`, which has no releases. For production: make up (or make up-unix)")
     tidy_up()
     replicas = lock.unfinished(held) or len(running)
     lock.note(held, replicas)

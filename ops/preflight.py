@@ -14,6 +14,7 @@ from ops import stack
 
 # What the images, their build stages and the archive of a bootstrapped base need together.
 ROOM_BYTES = 1_500_000_000
+WHOLE = "Copy your whole Django project"
 PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
 RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
 HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
@@ -22,9 +23,11 @@ HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
 def check(config: dict[str, Any]) -> None:
     """Raise Stop with everything that is wrong, each with its fix."""
     environment = config["services"]["uwsgi"]["environment"]
+    # Under `make dev` uWSGI loads a module of ours, and that one the project's.
+    module = environment.get("PROJECT_MODULE") or environment["UWSGI_MODULE"]
     context = config["services"]["uwsgi"]["build"]["additional_contexts"]["app"]
     problems = [
-        *project_problems(Path(context), environment["UWSGI_MODULE"]),
+        *project_problems(Path(context), module, environment.get("DJANGO_SETTINGS_MODULE")),
         *package_problems(Path(context) / "apt-packages.txt"),
         *process_problems(environment["UWSGI_PROCESSES"]),
         *host_problems(environment["DJANGO_ALLOWED_HOSTS"]),
@@ -39,18 +42,48 @@ def check(config: dict[str, Any]) -> None:
         raise Stop("\n".join(["Nothing was changed. To mend first:", *(f"  - {text}" for text in problems)]))
 
 
-def project_problems(app: Path, module: str) -> list[str]:
-    """Return what the project lacks of the contract: manage.py, requirements.txt, the WSGI module."""
+def project_problems(app: Path, module: str, settings: str | None = None) -> list[str]:
+    """Return what the project lacks of the contract: manage.py, its requirements, the modules that .env names."""
     shown = app.relative_to(ROOT) if app.is_relative_to(ROOT) else app
-    missing = [name for name in ("manage.py", "requirements.txt") if not (app / name).is_file()]
-    if missing:
-        return [f"{shown}/ has no {name}. Copy your whole Django project into {shown}/." for name in missing]
-    path = app.joinpath(*module.partition(":")[0].split("."))
-    if not path.with_suffix(".py").is_file() and not path.is_dir():
-        found = sorted(str(one.relative_to(app).with_suffix("")).replace("/", ".") for one in app.glob("**/wsgi.py"))
-        hint = f"UWSGI_MODULE={found[0]}:application" if found else "UWSGI_MODULE=your_project.wsgi:application"
-        return [f"{shown}/ has no module {module.partition(':')[0]}. Set it in .env: {hint}"]
-    return []
+    missing = [] if (app / "manage.py").is_file() else [f"{shown}/ has no manage.py. {WHOLE} into {shown}/."]
+    missing += requirement_problems(app, str(shown))
+    wsgi = candidate(app, "**/wsgi.py") or "your_project.wsgi"
+    production = candidate(app, "**/settings*/prod*.py") or "your_project.settings"
+    named = {
+        module.partition(":")[0]: f"UWSGI_MODULE={wsgi}:application",
+        settings: f"DJANGO_SETTINGS_MODULE={production}",
+    }
+    return missing or [
+        f"{shown}/ has no module {name}. Set it in .env: {proposal}"
+        for name, proposal in named.items()
+        if name and not is_module(app, name)
+    ]
+
+
+def requirement_problems(app: Path, shown: str) -> list[str]:
+    """Return why nobody could tell what the project needs."""
+    if (app / "requirements.txt").is_file() or all((app / name).is_file() for name in ("pyproject.toml", "uv.lock")):
+        return []
+    said = f"{shown}/ has no requirements.txt. "
+    if (app / "poetry.lock").is_file():
+        return [f"{said}Have Poetry write it, in {shown}/: poetry export --output requirements.txt"]
+    if found := sorted(app.glob("requirements/*.txt")):
+        return [f"{said}Write it, with one line: -r requirements/{found[-1].name}"]
+    if (app / "pyproject.toml").is_file():
+        return [f"{said}It has pyproject.toml; lock what that asks for, in {shown}/: uv lock"]
+    return [f"{said}{WHOLE} into {shown}/."]
+
+
+def is_module(app: Path, name: str) -> bool:
+    """Return whether a module or package of this name lies in the project."""
+    path = app.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def candidate(app: Path, pattern: str) -> str | None:
+    """Return the first module of the project whose path is like this, None if there is none."""
+    found = sorted(one.relative_to(app).with_suffix("") for one in app.glob(pattern))
+    return ".".join(found[0].parts) if found else None
 
 
 def package_problems(file: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from bootstrap.console import ROOT, Stop
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
+DEVELOPMENT = "compose.dev.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -69,6 +70,11 @@ def transport_of(files: Sequence[str]) -> str:
     """Return the transport that these files make, or `none`."""
     names = {Path(file).name for file in files}
     return next((transport for transport, file in TRANSPORTS.items() if file in names), "none")
+
+
+def is_development(files: Sequence[str]) -> bool:
+    """Return whether these files make the stack of `make dev`."""
+    return any(Path(file).name == DEVELOPMENT for file in files)
 
 
 def docker(*arguments: str, seconds: float = 60) -> str:

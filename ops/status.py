@@ -22,12 +22,17 @@ PSS = re.compile(r"^pss (\d+) Pss:\s+(\d+) kB$", re.MULTILINE)
 
 def status(as_json: bool) -> None:
     """Print the state of the stack. Raises Stop if no uwsgi container runs."""
-    document = {
+    document = gather()
+    print(json.dumps(document, indent=2) if as_json else table(document))
+
+
+def gather() -> dict[str, Any]:
+    """Return the state of the stack. Raises Stop if no uwsgi container runs."""
+    return {
         "transport": stack.transport_of(stack.running_files() or []),
         "listener": listener(),
         "containers": [container(one) for one in stack.workers()],
     }
-    print(json.dumps(document, indent=2) if as_json else table(document))
 
 
 def listener() -> dict[str, Any] | None:

@@ -27,7 +27,15 @@ UV = Path(sys.executable).with_name("uv")
 LOCKS = {
     "app/requirements.in": ("--python-version", "3.13"),
     "uwsgi/requirements.in": ("--python-version", "3.13"),
-    "tests/requirements.in": ("--universal", "--python-version", "3.11"),
+    "uwsgi/uv/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/development/requirements.in": ("--python-version", "3.13"),
+    # A lock is complete, so bootstrap/venv needs no dependency resolved; playwright would be 130 MB for nothing.
+    "tests/requirements.in": (
+        "--universal",
+        "--python-version",
+        "3.11",
+        *("--no-emit-package", "playwright", "--no-emit-package", "greenlet", "--no-emit-package", "pyee"),
+    ),
 }
 # Hashes, and no address of anybody's mirror.
 FORM = ("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -36,6 +37,31 @@ def up(transport: str) -> None:
     print(
         f"\nReady: {address} over {transport}, {processes} workers\n"
         f'Next:  make status   make logs   make manage CMD="createsuperuser"   {other} (the other transport)'
+    )
+
+
+def develop() -> None:
+    """Start the stack with the source mounted and watched. Raises Stop as `up` does."""
+    files = stack.running_files() or stack.chosen_files()
+    if not stack.is_development(files):
+        files = [*files, stack.DEVELOPMENT]
+    app, data = ROOT / "app", ROOT / "dev-data"
+    owner = app.stat()
+    # Docker would make what is missing, and root its owner.
+    for folder in (data, data / "media"):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    os.environ |= {"DEV_UID": str(owner.st_uid), "DEV_GID": str(owner.st_gid)}
+    with lock.only_one("dev"):
+        config = stack.config(files)
+        preflight.check(config)
+        print("Building the images", flush=True)
+        build(files)
+        print("Starting, and waiting until every container is healthy", flush=True)
+        launch(files, "--scale", "uwsgi=1")
+    print(
+        f"\nReady: {published(config, 'nginx')} serves app/ as you save it, with DEBUG; data is in dev-data/\n"
+        "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (production again)"
     )
 
 

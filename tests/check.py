@@ -11,7 +11,7 @@ from tests.support import CHECKOUT, ROOT, run
 
 BIN = Path(sys.executable).parent
 TRANSPORTS = ("tcp", "unix-socket")
-CAPABILITIES = ("direct", "log-file")
+CAPABILITIES = ("dev", "direct", "log-file")
 
 
 def listed(*patterns: str) -> list[str]:
@@ -36,7 +36,7 @@ def static_checks() -> dict[str, list[str]]:
     checks = {
         "ruff": [f"{BIN}/ruff", "check", "."],
         "ruff format": [f"{BIN}/ruff", "format", "--check", "."],
-        "mypy": [f"{BIN}/mypy", "bootstrap", "ops", "tests", "--exclude", "tests/probe"],
+        "mypy": [f"{BIN}/mypy", "bootstrap", "ops", "tests", "--exclude", "tests/(probe|projects)"],
         "mypy uwsgi": [f"{BIN}/mypy", "--python-version", "3.13", *listed("uwsgi/*.py")],
         "mypy app": [f"{BIN}/mypy", "--python-version", "3.13", "app/config", "app/home"],
         "shellcheck": [f"{BIN}/shellcheck", *shell_scripts()],

@@ -56,14 +56,19 @@ def test_our_own_projects_need_no_change(folder: str, module: str) -> None:
         ("ALLOWED_HOSTS = []", "with DEBUG off nobody is answered", True),
         ('ALLOWED_HOSTS = ["*"]', "any Host is believed", False),
         ('SECRET_KEY = "django-insecure-x"  # pragma: allowlist secret', "the key is in the source", True),
-        ('STATIC_ROOT = BASE_DIR / "static"', "collected where the stack does not look", True),
-        ('STATIC_ROOT = "static"', "collected where the stack does not look", True),
-        ('MEDIA_ROOT = BASE_DIR / "media"', "uploads would fail", True),
-        ('MEDIA_ROOT = os.path.join(BASE_DIR, "media")', "uploads would fail", True),
+        ('STATIC_ROOT = "/var/www/static"', "outside the project", True),
+        ('STATIC_URL = "assets/"', 'STATIC_URL = "/static/"', True),
+        ('MEDIA_URL = "/uploads/"', 'MEDIA_URL = "/media/"', True),
+        ('MEDIA_ROOT = "/var/media"', "cannot be written to", True),
+        ('MEDIA_ROOT = BASE_DIR / "media"', "stays behind", False),
+        ('MEDIA_ROOT = os.path.join(BASE_DIR, "media")', "stays behind", False),
+        ('MAIL = os.environ["MAIL_HOST"]', "In project.env: MAIL_HOST=...", True),
+        ('MAIL = env("MAIL_HOST")', "In project.env: MAIL_HOST=...", True),
+        ('MAIL = config("MAIL_HOST", cast=str) + env.str("OTHER")', "In project.env: OTHER=...", True),
         (
             'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db"}}',
-            "read-only",
-            True,
+            "stays behind",
+            False,
         ),
         ('MIDDLEWARE = ["whitenoise.middleware.WhiteNoiseMiddleware"]', "WhiteNoise is not needed", False),
         ('INSTALLED_APPS = ["debug_toolbar"]', "for development only", False),
@@ -80,7 +85,43 @@ def test_each_trap_is_named_with_its_line(tmp_path: Path, line: str, text: str, 
     assert found[0][2] is must
 
 
-@pytest.mark.parametrize("name", ["STATIC_ROOT", "STORAGES", "LOGGING"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'STATIC_ROOT = BASE_DIR / "static"',
+        'STATIC_ROOT = "static"',
+        'STATIC_URL = "static/"',
+        'MEDIA_URL = "/media/"',
+        'MAIL = os.environ.get("MAIL_HOST")',
+        'MAIL = env("MAIL_HOST", default="")',
+        'MAIL = env.str("MAIL_HOST", "localhost")',
+        'HTTPS = env("DJANGO_HTTPS")',
+        'OWN = os.environ["OF_PROJECT_ENV"]',
+    ],
+)
+def test_what_works_is_not_named(tmp_path: Path, line: str) -> None:
+    app = project(tmp_path, f"{GOOD}{line}\n")
+    assert adopt.findings(app, "shop.wsgi:application", None, {"OF_PROJECT_ENV"}) == []
+
+
+def test_hashed_names_need_the_folder_of_their_list(tmp_path: Path) -> None:
+    without = "\n".join(line for line in GOOD.splitlines() if not line.startswith("STATIC_ROOT"))
+    hashed = 'STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}}'
+    assert "needs STATIC_ROOT as well" in str(said(project(tmp_path, f"{without}\n{hashed}\n")))
+
+
+def test_two_settings_modules_are_named(tmp_path: Path) -> None:
+    app = project(tmp_path)
+    (app / "shop/wsgi.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.production")\n')
+    (app / "shop/production.py").write_text("from .settings import *\nALLOWED_HOSTS = []\n")
+    found = said(app)
+    assert "names shop.settings, the WSGI module shop.production" in found[0][1]
+    assert [one[0] for one in found] == ["app/manage.py", "app/shop/production.py:2"]
+    # As .env then says, and with it the other settings do not count.
+    assert adopt.findings(app, "shop.wsgi:application", "shop.settings") == []
+
+
+@pytest.mark.parametrize("name", ["STORAGES", "LOGGING"])
 def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     without = "\n".join(line for line in GOOD.splitlines() if not line.startswith(name))
     assert [one[0] for one in said(project(tmp_path, without))] == ["settings"]

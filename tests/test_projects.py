@@ -2,37 +2,186 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.site import Site
-from tests.support import run
+from tests.support import ROOT, run
 
+# With the bad input: the tests that build much, apart from those that only look at a running stack.
 pytestmark = pytest.mark.xdist_group("bad-input")
+PRINT_USERS = "from django.contrib.auth.models import User; print(User.objects.get())"
+UV = Path(sys.executable).with_name("uv")
+
+
+class Shape(Site):
+    """A copy of this repository into which somebody's project is put."""
+
+    def __init__(self, folder: Path, transport: str) -> None:
+        super().__init__(folder, transport)
+        self.project += "-shape"
+        self.environment["COMPOSE_PROJECT_NAME"] = self.project
+        del self.environment["UWSGI_MODULE"]
+        shutil.rmtree(self.folder / "app")
+
+    def bring(self, name: str) -> Path:
+        """Copy a project of tests/projects into app/."""
+        return Path(shutil.copytree(ROOT / "tests/projects" / name, self.folder / "app"))
+
+    def start_project(self, package: str, *command: str) -> Path:
+        """Have a project made in app/ by the command of a package from PyPI, as its own tutorial says."""
+        app = self.folder / "app"
+        app.mkdir()
+        done = run(str(UV), "tool", "run", "--quiet", "--from", package, *command, ".", cwd=app, seconds=280)
+        assert done.returncode == 0, done.stderr
+        return app
+
+    def first_answer(self, path: str, **settings: str) -> requests.Response:
+        """Set these settings in .env, start, and return the first answer to a page. Prints what it took."""
+        for name, value in settings.items():
+            self.set(name, value)
+        began = time.monotonic()
+        self.up()
+        answer = self.get(path)
+        seconds = time.monotonic() - began
+        typed = " ".join(f"{name}={value}" for name, value in settings.items())
+        verb = "make up" if self.transport == "tcp" else "make up-unix"
+        print(f".env: {typed}; {verb}: {answer.status_code} after {seconds:.0f} s; {len(self.changed())} files changed")
+        assert self.changed() == []
+        return answer
+
+    def changed(self) -> list[str]:
+        """Return the files of the stack, app/ apart, that are not as we ship them."""
+        listed = run("git", "ls-files").stdout.split()
+        return [
+            name
+            for name in listed
+            if not name.startswith("app/")
+            and (ROOT / name).is_file()
+            and (self.folder / name).read_bytes() != (ROOT / name).read_bytes()
+        ]
+
+    def stylesheet(self, page: str) -> requests.Response:
+        """Return the answer to the first stylesheet that a page asks for."""
+        return self.get(page.split('rel="stylesheet" href="')[1].split('"', maxsplit=1)[0])
+
+    def exec(self, *command: str) -> str:
+        """Return what a command prints in the uwsgi container. Fails if it fails."""
+        done = run("docker", "exec", self.uwsgi()[0], *command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A copy of this repository with the probe in app/, not yet started."""
-    made = Site(tmp_path, "tcp")
-    made.project += "-shape"
-    made.environment["COMPOSE_PROJECT_NAME"] = made.project
+def shape(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shape]:
+    """A copy of this repository with an empty place where app/ was; over TCP if the test does not say."""
+    made = Shape(tmp_path, getattr(request, "param", "tcp"))
     try:
         yield made
     finally:
         made.remove()
 
 
-def test_a_requirement_that_is_compiled_against_a_debian_library(site: Site) -> None:
-    app = site.folder / "app"
+both = pytest.mark.parametrize("shape", ["tcp", "unix-socket"], indirect=True)
+
+
+@both
+def test_a_plain_startproject(shape: Shape) -> None:
+    """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite beside manage.py."""
+    app = shape.start_project("Django", "django-admin", "startproject", "shop")
+    (app / "requirements.txt").write_text("Django\n")
+    login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
+    assert login.status_code == 200
+    assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")
+    shape.made("manage", "CMD=createsuperuser --noinput --username ada --email ada@example.com")
+    # In the volume, so it survives.
+    shape.made("down")
+    shape.up()
+    assert "ada" in shape.exec("python", "manage.py", "shell", "-v0", "-c", PRINT_USERS)
+
+
+def test_django_4_2(shape: Shape) -> None:
+    app = shape.start_project("Django~=4.2.0", "django-admin", "startproject", "shop")
+    (app / "requirements.txt").write_text("Django~=4.2.0\n")
+    login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
+    assert login.status_code == 200
+    assert shape.stylesheet(login.text).status_code == 200
+    assert shape.exec("python", "-m", "django", "--version").startswith("4.2")
+
+
+@both
+def test_several_settings_and_a_dockerfile_of_its_own(shape: Shape) -> None:
+    """manage.py and wsgi.py name different settings, requirements lie in a folder, variables are its own."""
+    shape.bring("several-settings")
+    own = "SECRET_KEY='a key that only this project knows how to read'\n"  # pragma: allowlist secret
+    own += "ALLOWED_HOSTS=localhost\n"
+    (shape.folder / "project.env").write_text(own)
+    page = shape.first_answer("/", DJANGO_SETTINGS_MODULE="config.settings.production")
+    assert page.status_code == 200
+    style = shape.stylesheet(page.text)
+    assert style.status_code == 200
+    assert "immutable" in style.headers["Cache-Control"]
+    # The own variables are a secret of the build.
+    image = f"{shape.project}-uwsgi:latest"
+    assert "knows how to read" not in run("docker", "image", "history", "--no-trunc", image).stdout
+    assert run("docker", "run", "--rm", image, "sh", "-c", "ls -a /app").stdout.split().count(".env") == 0
+    # Nothing answers /healthz: a 404 of Django's is a sign of life.
+    assert shape.exec("healthcheck.py") == "/healthz answers 404\n"
+
+
+def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> None:
+    app = shape.bring("locked-by-uv")
+    assert run(str(UV), "lock", "--quiet", cwd=app).returncode == 0
+    answer = shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application")
+    assert answer.json() == {"shop": "open"}
+    assert shape.get("/static/none.css").status_code == 404
+    locked = (app / "uv.lock").read_text()
+    assert f'version = "{shape.exec("python", "-m", "django", "--version").strip()}"' in locked
+    assert "iniconfig" not in shape.exec("sh", "-c", "ls /venv/lib/python3*/site-packages"), "for development only"
+
+
+def test_uploads_beside_the_source(shape: Shape) -> None:
+    """They go to the volume, nginx serves them in a sandbox, and a new release finds them there."""
+    shape.bring("uploads")
+    assert shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application").status_code == 200
+    place = requests.post(
+        f"http://localhost:{shape.environment['HTTP_PORT']}/upload",
+        files={"file": ("cat.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")},
+        timeout=20,
+    ).text
+    assert place == "/media/cat.svg"
+    (shape.folder / "app/shop/urls.py").open("a").write("# a new release\n")
+    shape.made("deploy")
+    served = shape.get(place)
+    assert served.status_code == 200
+    assert "sandbox" in served.headers["Content-Security-Policy"]
+    assert shape.get("/").text == "cat.svg"
+
+
+def test_wagtail(shape: Shape) -> None:
+    """A published project, as its own `wagtail start` makes it, with its own Dockerfile."""
+    shape.start_project("wagtail", "wagtail", "start", "shop")
+    login = shape.first_answer(
+        "/admin/login/", UWSGI_MODULE="shop.wsgi:application", DJANGO_SETTINGS_MODULE="shop.settings.dev"
+    )
+    assert login.status_code == 200
+    assert shape.get("/").status_code == 200
+    assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")
+
+
+def test_a_requirement_that_is_compiled_against_a_debian_library(shape: Shape) -> None:
+    app = Path(shutil.copytree(ROOT / "tests/probe", shape.folder / "app"))
     (app / "requirements.txt").write_text("Django~=6.1.0\npsycopg2==2.9.11\n")
     (app / "apt-packages.txt").write_text("# PostgreSQL's client\nlibpq5\nbuild: libpq-dev\n")
-    site.append("wsgi.py", "import psycopg2  # noqa: E402, F401")
-    site.up()
-    assert site.version() == "first"
-    container = site.uwsgi()[0]
+    shape.append("wsgi.py", "import psycopg2  # noqa: E402, F401")
+    assert shape.first_answer("/version", UWSGI_MODULE="probe.wsgi:application").text == "first"
+    container = shape.uwsgi()[0]
     assert run("docker", "exec", container, "dpkg-query", "--show", "libpq5").returncode == 0
     assert run("docker", "exec", container, "dpkg-query", "--show", "libpq-dev").returncode != 0
     assert run("docker", "exec", container, "sh", "-c", "command -v gcc").returncode != 0

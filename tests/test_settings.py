@@ -14,7 +14,15 @@ from tests.support import ROOT, run
 PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"))
 COMPOSE_FILES = sorted(ROOT.glob("compose*.yaml"))
 # Read from the user's shell, not from .env: they belong to her machine.
-OF_THE_MACHINE = {"SSL_CERT_FILE", "APT_MIRROR", "PIP_INDEX_URL", "COMPOSE_PROJECT_NAME", "RELEASE"}
+OF_THE_MACHINE = {
+    "DEV_UID",
+    "DEV_GID",
+    "SSL_CERT_FILE",
+    "APT_MIRROR",
+    "PIP_INDEX_URL",
+    "COMPOSE_PROJECT_NAME",
+    "RELEASE",
+}
 
 
 def example() -> dict[str, str]:
@@ -38,8 +46,9 @@ def seconds(text: str) -> float:
 
 
 def nginx(directive: str) -> str:
-    """Return the value of a directive, wherever it stands."""
-    text = "\n".join(file.read_text() for file in (ROOT / "nginx").rglob("*.conf"))
+    """Return the value of a directive in production, wherever it stands."""
+    files = [file for file in (ROOT / "nginx").rglob("*.conf") if file.parent.name != "development"]
+    text = "\n".join(file.read_text() for file in files)
     return str(re.findall(rf"^\s*{directive} ([^;]+);", text, re.MULTILINE)[0])
 
 
@@ -71,7 +80,8 @@ def test_every_setting_says_what_it_does() -> None:
 
 def test_sample_project_reads_every_setting_it_is_given() -> None:
     code = (ROOT / "app/config/settings.py").read_text()
-    names = [name for name in base()["uwsgi"]["environment"] if not name.startswith("UWSGI_")]
+    given = base()["uwsgi"]["environment"]
+    names = [name for name in given if given[name] and not name.startswith("UWSGI_")]
     assert [name for name in names if name not in code] == []
 
 

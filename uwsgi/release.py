@@ -15,6 +15,8 @@ COLLECTED = Path("/srv/static")
 PUBLISHED = Path("/srv/published")
 # Pages of an older release, still open in a browser, ask for its files: they stay this long.
 KEEP_DAYS = 30
+# Django's own words
+NO_DATABASE = "settings.DATABASES is improperly configured"
 
 
 def publish(source: Path, target: Path) -> int:
@@ -41,17 +43,27 @@ def prune(target: Path, before: float) -> int:
     return len(old)
 
 
+def migrate() -> None:
+    """Migrate the database, if the project has one. Ends the process with the exit code if that fails."""
+    command = ["/venv/bin/python", "manage.py", "migrate", "--noinput"]
+    migrated = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if migrated.returncode != 0 and NO_DATABASE in migrated.stderr:
+        print("release: the project has no database", file=sys.stderr)
+        return
+    print(migrated.stderr, end="", file=sys.stderr)
+    if migrated.returncode != 0:
+        print("release: the migration failed (above); nothing was published", file=sys.stderr)
+        sys.exit(migrated.returncode)
+
+
 def main() -> None:
     """Migrate, then publish, then prune. Ends the process with the failed step's exit code.
 
     A rollback only publishes (--publish-only): the database has the newer migrations already.
     """
     if sys.argv[1:] != ["--publish-only"]:
-        migrated = subprocess.run(["/venv/bin/python", "manage.py", "migrate", "--noinput"], check=False)
-        if migrated.returncode != 0:
-            print("release: the migration failed (above); nothing was published", file=sys.stderr)
-            sys.exit(migrated.returncode)
-    if not COLLECTED.is_dir():
+        migrate()
+    if not COLLECTED.is_dir() or not any(COLLECTED.iterdir()):
         print("release: the project has no static files", file=sys.stderr)
         return
     count = publish(COLLECTED, PUBLISHED)

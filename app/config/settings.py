@@ -14,6 +14,9 @@ env = environ.Env()
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
+# Workers, memory and queue on the home page: for your eyes, not for every visitor's.
+STACK_PAGE = DEBUG or env.bool("DJANGO_STACK_PAGE", default=False)
+
 # A file, not a variable: an environment shows up in `docker inspect` and in crash reports.
 SECRET_KEY = Path(env("DJANGO_SECRET_KEY_FILE")).read_text().strip()
 
