@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
-from selenium.webdriver import Remote
+from axe_playwright_python.base import AXE_SCRIPT
+from selenium.webdriver import ActionChains, Remote
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from tests.browser import browser, console
 from tests.checkout import Checkout
-from tests.support import wait_until
+from tests.support import ROOT, wait_until
 from tests.test_newcomer import SECRET, created
 
 pytestmark = pytest.mark.xdist_group("newcomer")
+ARTEFACTS = ROOT / "tests/artefacts"
 VERBS = {"tcp": "up", "unix-socket": "up-unix"}
 
 
@@ -29,6 +33,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of this repository with the sample project, and somebody who may log in."""
     made = Checkout(tmp_path_factory.mktemp("browser"), "browser")
     try:
+        made.set("DJANGO_STACK_PAGE", "1")
         made.made("up")
         created(made, "eve")
         yield made
@@ -39,8 +44,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 @pytest.fixture(params=VERBS)
 def site(request: pytest.FixtureRequest, checkout: Checkout, driver: Remote) -> str:
     """The address of the stack over one transport, with a browser that has not been there."""
+    driver.get("about:blank")  # the page before would go on asking while the stack changes
     checkout.made(VERBS[request.param])
-    driver.delete_all_cookies()
+    driver.execute("executeCdpCommand", {"cmd": "Network.clearBrowserCookies", "params": {}})
+    console(driver)
     return f"http://localhost:{checkout.environment['HTTP_PORT']}"
 
 
@@ -56,6 +63,69 @@ def test_home_page_works_without_a_word_in_the_console(site: str, driver: Remote
     click(driver, "#again")
     wait_until(lambda: "answered" in driver.find_element(By.ID, "said").text, "the answer of the button")
     assert console(driver) == []
+
+
+def look(driver: Remote, scheme: str, width: int) -> None:
+    """Have the browser prefer light or dark, and be so wide."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute("executeCdpCommand", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
+    size = {"width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute("executeCdpCommand", {"cmd": "Emulation.setDeviceMetricsOverride", "params": size})
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)])
+def test_stack_page_is_for_everybody(site: str, driver: Remote, scheme: str, width: int) -> None:
+    """Readable by axe's rules, light and dark, on a phone; nothing is cut off; a picture is kept of each."""
+    look(driver, scheme, width)
+    driver.get(site)
+    wait_until(lambda: cells(driver), "the workers")
+    driver.execute_script(AXE_SCRIPT)
+    found = driver.execute_async_script("axe.run().then(arguments[0])")
+    ARTEFACTS.mkdir(exist_ok=True)
+    transport = driver.find_element(By.CSS_SELECTOR, "[data-key=transport]").text
+    driver.save_screenshot(str(ARTEFACTS / f"stack-page-{transport}-{scheme}-{width}.png"))
+    assert len(found["passes"]) > 20
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    assert console(driver) == []
+
+
+def cells(driver: Remote) -> list[list[str]]:
+    """Return the table of workers, read at one moment: the page replaces its rows."""
+    rows: list[list[str]] = driver.execute_script(
+        "return [...document.querySelectorAll('#workers tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    return rows
+
+
+def test_stack_page_follows_the_workers(site: str, driver: Remote) -> None:
+    look(driver, "light", 1280)
+    driver.get(site)
+    rows = wait_until(lambda: cells(driver), "the workers")
+    assert len(rows) == 2
+    assert re.fullmatch(r"\w{12} 1 (idle|busy) \d+ \d+ \d+(\.\d)? MB [\d.]+ ms \d+ (s|min)", " ".join(rows[0]))
+    assert re.fullmatch(r"[12] of 2", driver.find_element(By.ID, "busy").text), "the one that answers is busy"
+    assert re.fullmatch(r"[\d.]+ ms", driver.find_element(By.ID, "waited").text)
+
+    def requests() -> int:
+        return sum(int(row[3]) for row in cells(driver))
+
+    before = requests()
+    wait_until(lambda: requests() > before, "a fresh number, in place", 6)
+    points = driver.find_element(By.CSS_SELECTOR, "#plot polyline").get_attribute("points")
+    assert len(str(points).split()) > 1
+
+
+def test_stack_page_can_be_stopped_from_the_keyboard(site: str, driver: Remote) -> None:
+    driver.get(site)
+    wait_until(lambda: cells(driver), "the workers")
+    for _ in range(10):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        if driver.switch_to.active_element.get_attribute("id") == "pause":
+            break
+    driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert driver.find_element(By.ID, "pause").get_attribute("aria-pressed") == "true"
+    assert driver.find_element(By.ID, "told").text == "Paused."
 
 
 def test_admin_works_without_a_word_in_the_console(site: str, driver: Remote) -> None:

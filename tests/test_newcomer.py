@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,9 @@ def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str
     for address in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
         answer = checkout.get(address)
         assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), address
+    # Workers and memory are nobody's business until DJANGO_STACK_PAGE says so: test_browser.py.
+    assert 'id="stack"' not in page.text
+    assert checkout.get("/api/stack").status_code == 404
 
 
 def test_data_survives_a_change_of_transport(checkout: Checkout) -> None:
@@ -255,3 +259,26 @@ def test_down_keeps_the_data_and_clean_asks_first(checkout: Checkout) -> None:
     assert f"{checkout.project}_data" in volumes
     checkout.made("clean", "CONFIRM=1")
     assert f"{checkout.project}_data" not in run("docker", "volume", "ls", "--quiet").stdout
+
+
+def test_top_follows_the_workers(checkout: Checkout) -> None:
+    checkout.made("up")
+    ended = threading.Event()
+
+    def visit() -> None:
+        while not ended.is_set():
+            checkout.get("/api/request")
+            time.sleep(0.05)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        command = ("python3", "-m", "ops", "top", "--times", "2")
+        done = run(*command, cwd=checkout.folder, environment=checkout.environment)
+    finally:
+        ended.set()
+        visitor.join()
+    rates = [int(found) for found in re.findall(r"(\d+) requests/s", done.stdout)]
+    assert len(rates) == 2, done.stderr
+    assert min(rates) > 1
+    assert done.stdout.count("healthy  1") == 2

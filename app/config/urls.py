@@ -7,6 +7,7 @@ from home import views
 urlpatterns = [
     path("", views.page, name="home"),
     path("api/request", views.api_request, name="api-request"),
+    path("api/stack", views.api_stack, name="api-stack"),
     path("favicon.ico", views.favicon),
     path("admin/", admin.site.urls),
 ]

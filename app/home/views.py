@@ -5,11 +5,14 @@ import socket
 from typing import TypedDict
 
 import django
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_safe
+
+from home.stack import state
 
 try:
     import uwsgi
@@ -53,7 +56,7 @@ def way_of(request: HttpRequest) -> Way:
 @never_cache
 def page(request: HttpRequest) -> HttpResponse:
     """Return the home page."""
-    return render(request, "home/index.html", {"way": way_of(request)})
+    return render(request, "home/index.html", {"way": way_of(request), "live": settings.STACK_PAGE})
 
 
 @require_safe
@@ -61,6 +64,15 @@ def page(request: HttpRequest) -> HttpResponse:
 def favicon(request: HttpRequest) -> HttpResponse:
     """Lead to the icon: browsers ask here for the pages that name none, as the admin's."""
     return redirect(static("home/icon.svg"))
+
+
+@require_safe
+@never_cache
+def api_stack(request: HttpRequest) -> JsonResponse:
+    """Return the state of the container that answers. Raises Http404 unless DJANGO_STACK_PAGE is set."""
+    if not settings.STACK_PAGE:
+        raise Http404
+    return JsonResponse(state(request))
 
 
 @require_safe
