@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from bootstrap.console import quiet
 from ops import stack
 
 KEPT = 3
+NAME = re.compile(r"\d{8}-\d{6}")
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,8 @@ def known() -> list[Release]:
     """Return the releases that are kept, the newest first."""
     told = stack.docker("images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository())
     found = [Release(*line.split()) for line in told.splitlines()]
-    return sorted(
-        (one for one in found if one.name not in ("latest", "<none>")), key=lambda one: one.name, reverse=True
-    )
+    # Others are `latest`, and `development` of `make dev`.
+    return sorted((one for one in found if NAME.match(one.name)), key=lambda one: one.name, reverse=True)
 
 
 def running() -> str | None:
@@ -58,9 +59,9 @@ def forget(release: str) -> None:
 
 
 def forget_all() -> None:
-    """Remove every release, and what the transport left behind that is not in use now."""
-    for one in known():
-        forget(one.name)
+    """Remove every release, the image of `make dev`, and what the transport left behind that is not in use now."""
+    for tag in ("development", *(one.name for one in known())):
+        forget(tag)
     mine = ["--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}"]
     for kind in ("network", "volume"):
         for one_id in stack.docker(kind, "ls", *mine).split():

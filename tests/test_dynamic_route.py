@@ -1,5 +1,6 @@
 """`/` reaches Django by the uwsgi protocol, and Django learns the truth about the request."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
@@ -60,6 +61,12 @@ def test_client_cannot_set_a_proxy_for_the_project(stack: Stack) -> None:
 def test_client_cannot_choose_the_request_id(stack: Stack) -> None:
     answer = stack.get("/echo", headers={"X-Request-ID": "forged"})
     assert answer.json()["meta"]["HTTP_X_REQUEST_ID"] == answer.headers["X-Request-ID"] != "forged"
+
+
+def test_client_cannot_say_when_its_request_began(stack: Stack) -> None:
+    before = time.time()
+    seen = meta(stack, {"X-Request-Start": "t=1.0"})["HTTP_X_REQUEST_START"]
+    assert before - 1 < float(seen.removeprefix("t=")) < time.time() + 1
 
 
 def test_keep_alive_connection_serves_many_requests(stack: Stack) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import FrameType
 
 from watchfiles import PythonFilter, watch
@@ -18,9 +19,11 @@ UWSGI = [
     *("uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini", "--ini", "/etc/uwsgi/uwsgi.ini:pool"),
     *("--ini", "/etc/uwsgi/development.ini"),
 ]
-# For a uWSGI that has ended by itself (make reload, a new listener) to be started again
+# How often to look at processes that end by themselves (make reload, a new listener) or were told to
 LOOK_EVERY_MS = 500
-STOP_SECONDS = 1
+STOP_SECONDS = 1.0
+# By process: those told to leave, and until when they may take
+leaving: dict[subprocess.Popen[bytes], float] = {}
 
 
 def start() -> subprocess.Popen[bytes]:
@@ -28,14 +31,20 @@ def start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(UWSGI, start_new_session=True)
 
 
-def end(server: subprocess.Popen[bytes]) -> None:
-    """End uWSGI: what it is at is answered, but what takes longer, as a debugger does, is not waited for."""
+def dismiss(server: subprocess.Popen[bytes]) -> None:
+    """Have uWSGI answer what it is at and end. The next one need not wait: both take from the listener's queue."""
     server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    leaving[server] = time.monotonic() + STOP_SECONDS
+
+
+def see_off() -> None:
+    """End what was told to leave and is still there, as a worker in the debugger is."""
+    for server, until in list(leaving.items()):
+        if server.poll() is None and time.monotonic() > until:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+        if server.poll() is not None:
+            del leaving[server]
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:
@@ -49,15 +58,19 @@ def main() -> None:
     server = start()
     try:
         for changes in watch(
-            SOURCE, watch_filter=PythonFilter(), rust_timeout=LOOK_EVERY_MS, yield_on_timeout=True, step=200
+            SOURCE, watch_filter=PythonFilter(), rust_timeout=LOOK_EVERY_MS, yield_on_timeout=True, step=100
         ):
             if changes:
                 print("changed:", *sorted({path for _, path in changes}), file=sys.stderr, flush=True)
-                end(server)
-            if server.poll() is not None:
+                dismiss(server)
+            if changes or server.poll() is not None:
                 server = start()
+            see_off()
     except KeyboardInterrupt:
-        end(server)
+        dismiss(server)
+        while leaving:
+            time.sleep(0.1)
+            see_off()
 
 
 if __name__ == "__main__":
