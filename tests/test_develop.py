@@ -200,6 +200,10 @@ def cpu_seconds(container: str) -> float:
     raise AssertionError("no cgroup of this container is to be seen")
 
 
+def test_the_doctor_has_nothing_to_say(site: Checkout) -> None:
+    assert "nothing wrong" in site.made("doctor")
+
+
 def test_a_release_is_refused(site: Checkout) -> None:
     assert "make up" in site.refused("deploy")
     assert "has no releases" in site.refused("scale", "N=2")
