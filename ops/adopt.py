@@ -80,10 +80,9 @@ def findings(
     manage = settings_named_in(app / "manage.py")
     wsgi = settings_named_in(app.joinpath(*module.partition(":")[0].split(".")).with_suffix(".py"))
     used = settings or wsgi or manage
-    files = settings_files(app, used) if used else []
-    if not files:
+    trees = settings_files(app, used) if used else []
+    if not trees:
         return [Finding("app/manage.py", "names no settings module that is in app/. Is the project whole?", must=True)]
-    trees = [(f"app/{file.relative_to(app)}", parsed(file, app)) for file in files]
     found = [one for place, tree in trees for one in assignments(place, tree)]
     by_name = {one.name for one in found}
     return [
@@ -110,14 +109,15 @@ def two_settings(manage: str | None, wsgi: str | None, settings: str | None) -> 
     return [Finding("app/manage.py", text, must=True)]
 
 
-def settings_files(app: Path, module: str) -> list[Path]:
-    """Return the file of a settings module, after those of the project that it imports with a star."""
+def settings_files(app: Path, module: str) -> list[tuple[str, ast.Module]]:
+    """Return place and syntax tree of a settings module, after those of the project that it imports with a star."""
     path = app.joinpath(*module.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     if not file.is_file():
         return []
-    found: list[Path] = []
-    for node in ast.walk(parsed(file, app)):
+    tree = parsed(file, app)
+    found: list[tuple[str, ast.Module]] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
             # from .base import *: one dot is the folder of this file, each further one the folder above
             package = file.parent if node.level else app
@@ -125,7 +125,7 @@ def settings_files(app: Path, module: str) -> list[Path]:
                 package = package.parent
             inner = [*package.relative_to(app).parts, *(node.module or "").split(".")]
             found += settings_files(app, ".".join(filter(None, inner)))
-    return [*found, file]
+    return [*found, (f"app/{file.relative_to(app)}", tree)]
 
 
 def parsed(file: Path, app: Path) -> ast.Module:
@@ -176,17 +176,12 @@ def required_variables(tree: ast.Module) -> list[tuple[str, int]]:
 
 def hashed_without_a_root(found: Sequence[Setting]) -> list[Finding]:
     """Return that hashed names cannot be looked up: their list lies in STATIC_ROOT."""
-    hashed = [one for one in found if one.name in ("STORAGES", "STATICFILES_STORAGE") and is_hashed(one.value)]
+    hashed_names = names("Manifest")
+    hashed = [one for one in found if one.name in ("STORAGES", "STATICFILES_STORAGE") and hashed_names(one.value)]
     if not hashed or any(one.name == "STATIC_ROOT" for one in found):
         return []
     text = 'needs STATIC_ROOT as well: STATIC_ROOT = BASE_DIR / "collected"'
     return [Finding(one.place, text, must=True) for one in hashed[:1]]
-
-
-def is_hashed(value: ast.expr) -> bool:
-    """Return whether a storage is one of those that put a hash into names."""
-    strings = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant)]
-    return any(isinstance(text, str) and "Manifest" in text for text in strings)
 
 
 def judged(one: Setting) -> Iterator[Finding]:

@@ -22,10 +22,9 @@ def top(times: int | None = None) -> None:
     for _ in range(times) if times else itertools.count():
         time.sleep(EVERY_SECONDS)
         now, ended = gather(), time.monotonic()
-        told = (
-            f"{time.strftime('%T')}   {rate(before, now, ended - began):.0f} requests/s   Ctrl-C ends\n\n{table(now)}"
-        )
-        print(f"{HOME}{told.replace(chr(10), END_OF_LINE)}{BELOW}" if terminal else told, flush=True)
+        head = f"{time.strftime('%T')}   {rate(before, now, ended - began):.0f} requests/s   Ctrl-C ends"
+        told = f"{head}\n\n{table(now)}"
+        print(HOME + told.replace("\n", END_OF_LINE) + BELOW if terminal else told, flush=True)
         before, began = now, ended
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ops import adopt
 from ops.__main__ import parser
 from tests.support import ROOT, run
 
@@ -83,6 +84,10 @@ def test_sample_project_reads_every_setting_it_is_given() -> None:
     given = base()["uwsgi"]["environment"]
     names = [name for name in given if given[name] and not name.startswith("UWSGI_")]
     assert [name for name in names if name not in code] == []
+
+
+def test_adopt_knows_what_the_stack_tells_every_project() -> None:
+    assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == adopt.TOLD
 
 
 def test_clocks_that_contain_each_other_are_in_order() -> None:
