@@ -81,6 +81,9 @@ test: ready .venv/done ## Prove it on both transports; K=expression selects test
 prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/proof.md; about half an hour
 	.venv/bin/python -m tests.prove
 
+bench: ready .venv/done ## Measure it against gunicorn and granian on this machine; QUICK=1, CHECK=1 holds it to its targets
+	.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(CHECK),--check)
+
 sbom: ready .venv/done ## What is in the running images, as CycloneDX documents in sbom/
 	.venv/bin/python -m ops.supply sbom
 
@@ -108,4 +111,4 @@ ready:
 	@bootstrap/venv
 
 .PHONY: help adopt up up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
-.PHONY: doctor prove sbom outdated update manage shell test check clean ready
+.PHONY: doctor prove bench sbom outdated update manage shell test check clean ready

@@ -153,13 +153,20 @@ def mounted_file_problems(files: list[Path]) -> list[str]:
 def port_problems(services: dict[str, Any]) -> list[str]:
     """Return the ports that somebody else listens on."""
     return [
-        f"{port['host_ip']}:{port['published']} is in use by another program (see: ss -ltnp). "
-        f"Stop it, or set another in .env: HTTP_PORT={int(port['published']) + 1}"
+        f"{address}:{port} is in use by another program (see: ss -ltnp). "
+        f"Stop it, or set another in .env: HTTP_PORT={port + 1}"
         for service, settings in services.items()
-        for port in settings.get("ports", [])
-        if not any(one.running for one in stack.containers(service))
-        and taken(port.get("host_ip", "0.0.0.0"), int(port["published"]))
+        for address, port in bound(settings)
+        if not any(one.running for one in stack.containers(service)) and taken(address, port)
     ]
+
+
+def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the addresses and ports of this machine that a service takes."""
+    if settings.get("network_mode") == "host" and "NGINX_LISTEN" in settings["environment"]:
+        address, _, port = settings["environment"]["NGINX_LISTEN"].rpartition(":")
+        return [(address, int(port))]
+    return [(port.get("host_ip", "0.0.0.0"), int(port["published"])) for port in settings.get("ports", [])]
 
 
 def taken(address: str, port: int) -> bool:

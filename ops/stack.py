@@ -15,6 +15,7 @@ from bootstrap.console import ROOT, Stop
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 DEVELOPMENT = "compose.dev.yaml"
+HOST_NETWORK = "compose.host-network.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -61,7 +62,14 @@ def chosen_files() -> list[str]:
 
 
 def with_transport(files: Sequence[str], transport: str) -> list[str]:
-    """Return `files` with this transport in the place of the one they name; what else they name stays."""
+    """Return `files` with this transport in the place of the one they name; what else they name stays.
+
+    Raises Stop if that does not go together.
+    """
+    if transport == "tcp" and HOST_NETWORK in map(os.path.basename, files):
+        raise Stop(
+            f"{HOST_NETWORK} goes with the Unix socket. Type make up-unix, or take it out of COMPOSE_FILE in .env"
+        )
     others = [file for file in files if file not in TRANSPORTS.values()]
     return [others[0], TRANSPORTS[transport], *others[1:]]
 

@@ -29,6 +29,7 @@ LOCKS = {
     "uwsgi/requirements.in": ("--python-version", "3.13"),
     "uwsgi/uv/requirements.in": ("--python-version", "3.13"),
     "uwsgi/development/requirements.in": ("--python-version", "3.13"),
+    "bench/peers/requirements.in": ("--python-version", "3.13"),
     # A lock is complete, so bootstrap/venv needs no dependency resolved; playwright would be 130 MB for nothing.
     "tests/requirements.in": (
         "--universal",

@@ -151,6 +151,8 @@ def last_words() -> list[str]:
 
 def published(config: dict[str, Any], service: str) -> str:
     """Return the address at which a service can be reached from this machine."""
+    if config["services"][service].get("network_mode") == "host":
+        return f"http://{config['services'][service]['environment']['NGINX_LISTEN']}/"
     port = config["services"][service]["ports"][0]
     one = stack.workers(service)[0]
     told = stack.docker("port", one.id, f"{port['target']}/tcp").splitlines()[0]

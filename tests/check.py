@@ -12,6 +12,7 @@ from tests.support import CHECKOUT, ROOT, run
 BIN = Path(sys.executable).parent
 TRANSPORTS = ("tcp", "unix-socket")
 CAPABILITIES = ("dev", "direct", "log-file")
+UNIX_SOCKET_ONLY = "host-network"
 
 
 def listed(*patterns: str) -> list[str]:
@@ -36,7 +37,15 @@ def static_checks() -> dict[str, list[str]]:
     checks = {
         "ruff": [f"{BIN}/ruff", "check", "."],
         "ruff format": [f"{BIN}/ruff", "format", "--check", "."],
-        "mypy": [f"{BIN}/mypy", "bootstrap", "ops", "tests", "--exclude", "tests/(probe|projects)"],
+        "mypy": [
+            f"{BIN}/mypy",
+            "bootstrap",
+            "ops",
+            "tests",
+            "bench",
+            "--exclude",
+            "tests/(probe|projects)|bench/project",
+        ],
         "mypy uwsgi": [f"{BIN}/mypy", "--python-version", "3.13", *listed("uwsgi/*.py")],
         "mypy app": [f"{BIN}/mypy", "--python-version", "3.13", "app/config", "app/home"],
         "shellcheck": [f"{BIN}/shellcheck", *shell_scripts()],
@@ -48,6 +57,8 @@ def static_checks() -> dict[str, list[str]]:
     for transport in TRANSPORTS:
         for extra in ((), *((name,) for name in CAPABILITIES), CAPABILITIES):
             checks[f"compose {' + '.join((transport, *extra))}"] = [*compose(transport, *extra), "config", "--quiet"]
+    only = ("unix-socket", UNIX_SOCKET_ONLY)
+    checks[f"compose {' + '.join(only)}"] = [*compose(*only), "config", "--quiet"]
     return checks
 
 

@@ -1,0 +1,3 @@
+"""What a change of the source changes."""
+
+VERSION = "1"

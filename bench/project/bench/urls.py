@@ -1,0 +1,14 @@
+"""Routes of the project that is measured."""
+
+from django.urls import path
+
+from bench import views
+
+urlpatterns = [
+    path("empty", views.empty),
+    path("json", views.json),
+    path("template", views.template),
+    path("orm", views.orm),
+    path("upload", views.upload),
+    path("version", views.version),
+]
