@@ -69,6 +69,10 @@ class Run:
                 with ThreadPoolExecutor(2) as pool:
                     list(pool.map(Variant.up, self.stacks))
                 self.steps()
+            except Stop:
+                for stack in self.stacks:
+                    print(f"--- {stack.name}\n{stack.last_words()}", file=sys.stderr)
+                raise
             finally:
                 self.say("removing the stacks")
                 variants.remove_left_over()
@@ -95,6 +99,7 @@ class Run:
         self.rounds(("empty",), 10)
         self.rounds(measure.ROUTES[1:], 3)
         self.own_socket()
+        self.wakings()
         self.statics()
         self.latencies()
         self.say("TCP for a minute without a pause")
@@ -131,6 +136,18 @@ class Run:
             for stack in random.sample([UNIX, BOUND], 2):
                 self.samples.append(measure.full_speed(stack, "empty", number, 1.0))
         self.say("the pool against uWSGI's own socket, ten more rounds")
+
+    def wakings(self) -> None:
+        """Measure what Django itself costs when it was waiting before each request, as every server is."""
+        self.say("Django in process, at once and after a pause")
+        pairs = [
+            [measure.in_process(UNIX, "empty", number, 1.0, pause).cpu for pause in (0, 0.0002)] for number in range(5)
+        ]
+        self.document["in process, empty view"] = {
+            "in a loop": median(hot for hot, _ in pairs),
+            "woken for each request": median(woken for _, woken in pairs),
+            "ratio": median(woken / hot for hot, woken in pairs),
+        }
 
     def statics(self) -> None:
         """Measure static files against a bare nginx in the same network namespace."""

@@ -43,5 +43,8 @@ class Cpu:
         self.files = [counter(one) for one in containers]
 
     def seconds(self) -> float:
-        """Return how much they have used since they were started."""
-        return sum(seconds(file) for file in self.files)
+        """Return how much they have used since they were started. Raises Stop if one of them is gone."""
+        try:
+            return sum(seconds(file) for file in self.files)
+        except FileNotFoundError as gone:
+            raise Stop("A container ended while it was measured (above: the last lines of each)") from gone

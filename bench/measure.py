@@ -32,14 +32,19 @@ class Sample:
     errors: int
 
 
-def h2load(
-    variant: Variant, url: str, *options: str, seconds: float, connections: int = CONNECTIONS
-) -> tuple[int, int]:
+def h2load(variant: Variant, url: str, *options: str, seconds: float, connections: int = 0) -> tuple[int, int]:
     """Send load from beside the stack's nginx and return how many requests were answered and how many failed.
 
     Raises Stop if not one was answered.
     """
-    command = ["h2load", "--h1", f"--clients={connections}", f"--duration={round(seconds * 1000)}ms", *options, url]
+    command = [
+        "h2load",
+        "--h1",
+        f"--clients={connections or CONNECTIONS}",
+        f"--duration={round(seconds * 1000)}ms",
+        *options,
+        url,
+    ]
     done = subprocess.run(
         ["docker", "exec", variant.containers["load"], *command],
         capture_output=True,
@@ -64,10 +69,10 @@ def full_speed(variant: Variant, route: str, number: int, seconds: float, port: 
     return Sample(variant.name, route, number, good / seconds, used / (good + bad) * 1e6, bad)
 
 
-def in_process(variant: Variant, route: str, number: int, seconds: float) -> Sample:
-    """Have Django answer in a loop, in the container of `variant`, without a server."""
+def in_process(variant: Variant, route: str, number: int, seconds: float, pause: float = 0) -> Sample:
+    """Have Django answer in a loop, in the container of `variant`, without a server; `pause` seconds before each."""
     size = BODY_BYTES if route == "upload" else 0
-    command = ["python", "in_process.py", f"/{route}", str(seconds), str(WORKERS), str(size)]
+    command = ["python", "in_process.py", f"/{route}", str(seconds), str(WORKERS), str(size), str(pause)]
     told = subprocess.run(
         ["docker", "exec", variant.containers["uwsgi"], *command],
         capture_output=True,

@@ -93,6 +93,7 @@ def tables(document: Document) -> list[list[Row]]:
     if "sustained" in document:
         rates = document["sustained"]["rates"]
         found.append([("TCP for 60 s, req/s in each sixth", *(f"{rate:.0f}" for rate in rates))])
+    found.append(figures(document, "in process, empty view", "CPU µs/req"))
     found += [figures(document, "memory", "MB (PSS)"), figures(document, "start", "seconds"), target_rows(document)]
     return [table for table in found if table]
 

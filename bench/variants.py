@@ -18,7 +18,11 @@ WORKERS = 2
 OURS = ["compose.yaml", "compose.{}.yaml", "bench/compose.bench.yaml"]
 PEER = [*OURS, "bench/compose.peer.yaml", "bench/compose.peer-{}.yaml"]
 GUNICORN = f"/venv/bin/python -m gunicorn bench.wsgi --workers {WORKERS} --worker-tmp-dir /tmp"
-GRANIAN = f"/venv/bin/python -m granian bench.wsgi:application --interface wsgi --no-ws --workers {WORKERS}"
+# One thread, as every other has; its 128 for each worker meet pids_limit, and it ends.
+GRANIAN = (
+    "/venv/bin/python -m granian bench.wsgi:application --interface wsgi --no-ws --blocking-threads 1"
+    f" --workers {WORKERS}"
+)
 THREADS = "--worker-class gthread --threads 2"
 SOCKET = "/run/wire/peer.sock"
 PORT = "0.0.0.0:20001"
@@ -63,6 +67,15 @@ class Variant:
         self.containers = dict(zip(told[::2], told[1::2], strict=True))
         serving = [self.containers[name] for name in ("nginx", "listener", "uwsgi") if name in self.containers]
         self.cpu = Cpu(serving)
+
+    def last_words(self) -> str:
+        """Return the end of the logs of what is measured."""
+        command = ["docker", "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        tails = [
+            subprocess.run(["docker", "logs", "--tail", "8", one], capture_output=True, text=True) for one in found
+        ]
+        return "".join(tail.stdout[-800:] + tail.stderr[-800:] for tail in tails)
 
     def down(self) -> None:
         """Remove everything but the images."""

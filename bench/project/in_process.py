@@ -1,6 +1,7 @@
 """Django's handler called in a loop, without any server: the limit of what a server can reach.
 
-Usage: in_process.py PATH SECONDS PROCESSES BODY_BYTES; prints requests, seconds and processor seconds as JSON.
+Usage: in_process.py PATH SECONDS PROCESSES BODY_BYTES PAUSE; prints requests, seconds and processor seconds as JSON.
+With a pause (seconds) before each request it finds the processor's caches as a server does that was waiting.
 """
 
 import gc
@@ -61,29 +62,39 @@ def answer(path: str, body: bytes) -> None:
         raise RuntimeError(f"{path}: {said}")
 
 
-def loop(path: str, seconds: float, body: bytes) -> dict[str, float]:
+def loop(path: str, seconds: float, body: bytes, pause: float) -> dict[str, float]:
     """Answer requests for some seconds and return what they took."""
     for _ in range(50):
         answer(path, body)
     gc.collect()
     gc.freeze()
     count, cpu, began = 0, time.process_time(), time.monotonic()
+    asleep = 0.0
     while time.monotonic() - began < seconds:
         for _ in range(10):
+            if pause:
+                lain_down = time.process_time()
+                time.sleep(pause)
+                asleep += time.process_time() - lain_down
             answer(path, body)
         count += 10
-    return {"requests": count, "seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
+    return {"requests": count, "seconds": time.monotonic() - began, "cpu": time.process_time() - cpu - asleep}
 
 
 def main() -> None:
     """Run the loop in several processes at once and print one line of JSON for each."""
-    path, seconds, processes, size = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    path, seconds, processes, size, pause = (
+        sys.argv[1],
+        float(sys.argv[2]),
+        *map(int, sys.argv[3:5]),
+        float(sys.argv[5]),
+    )
     children = []
     for _ in range(processes):
         child = os.fork()
         if child == 0:
             # In one piece: the others write, too.
-            os.write(1, json.dumps(loop(path, seconds, bytes(size))).encode() + b"\n")
+            os.write(1, json.dumps(loop(path, seconds, bytes(size), pause)).encode() + b"\n")
             os._exit(0)
         children.append(child)
     if any(os.waitpid(child, 0)[1] for child in children):
