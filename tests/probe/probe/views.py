@@ -1,5 +1,6 @@
 """Views that report what reached Django, or misbehave on demand."""
 
+import gc
 import hashlib
 import os
 import signal
@@ -15,6 +16,7 @@ from django.views.decorators.csrf import csrf_exempt
 from probe.version import VERSION
 
 CHUNK = 65_536
+LOADED_BY = os.getpid()
 OWN_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -50,6 +52,8 @@ def echo(request: HttpRequest) -> JsonResponse:
             "container": socket.gethostname(),
             "worker": uwsgi.worker_id(),
             "pid": os.getpid(),
+            "loaded_by": LOADED_BY,
+            "frozen": gc.get_freeze_count(),
         }
     )
 

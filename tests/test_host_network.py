@@ -1,0 +1,60 @@
+"""compose.host-network.yaml: nginx without docker-proxy, on the Unix socket only."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import Checkout, free_port
+from tests.support import run
+
+pytestmark = pytest.mark.xdist_group("host-network")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout that has it in .env."""
+    folder: Path = tmp_path_factory.mktemp("host-network")
+    checkout = Checkout(folder, "host-network")
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.unix-socket.yaml:compose.host-network.yaml")
+    try:
+        yield checkout
+    finally:
+        checkout.remove()
+
+
+def test_it_serves_pages_and_files_at_the_same_address(site: Checkout) -> None:
+    said = site.made("up-unix")
+    assert f"Ready: http://127.0.0.1:{site.environment['HTTP_PORT']}/" in said
+    page = site.get("/")
+    assert page.status_code == 200
+    assert site.get("/api/request").json()["transport"] == "unix-socket"
+    assert site.get("/static/home/style.css").status_code == 200
+
+
+def test_it_listens_where_the_settings_say_and_nowhere_else(site: Checkout) -> None:
+    """An address of this machine that is not HTTP_ADDRESS: on a host's network nothing else keeps others out."""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", int(site.environment["HTTP_PORT"])), timeout=5)
+
+
+def test_nginx_is_otherwise_as_confined_as_ever(site: Checkout) -> None:
+    nginx = next(name for name in site.containers() if "-nginx-" in name)
+    told = run("docker", "inspect", "--format", "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}", nginx).stdout
+    assert told.split() == ["[ALL]", "true"]
+
+
+def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
+    assert "make up-unix" in site.refused("up")
+
+
+def test_a_port_that_is_taken_is_named(site: Checkout) -> None:
+    site.made("down")
+    with socket.socket() as other:
+        port = free_port()
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert f"127.0.0.1:{port} is in use" in site.refused("up-unix", HTTP_PORT=str(port))

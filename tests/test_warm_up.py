@@ -1,0 +1,41 @@
+"""What uWSGI's master loads before it forks is loaded once, is shared, and leaves nothing open."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support import Stack
+
+WARM_UP = """
+import gc, json, os, runpy, sys
+sys.path.insert(0, "/app")
+os.environ["DJANGO_SETTINGS_MODULE"] = "probe.settings"
+import django
+django.setup()
+from django.conf import settings
+from django.db import connection
+connection.ensure_connection()
+settings.ROOT_URLCONF = sys.argv[1]
+runpy.run_path("/usr/local/lib/uwsgi/warm_up.py")
+print(json.dumps({"open": connection.connection is not None, "frozen": gc.get_freeze_count()}))
+"""
+
+
+def test_views_are_loaded_by_the_master_alone(stack: Stack) -> None:
+    """A worker that loads them by itself keeps a copy of its own, and its first visitor waits for it."""
+    told = stack.get("/echo").json()
+    assert told["loaded_by"] == 1
+    assert told["pid"] != 1
+    assert told["frozen"] > 10_000
+
+
+@pytest.mark.parametrize("urlconf", ["probe.urls", "no.such.module"])
+def test_a_connection_that_import_has_opened_is_not_handed_to_the_workers(stack: Stack, urlconf: str) -> None:
+    """Two workers on one connection would read each other's answers. Nor does a broken URLconf end the master."""
+    last = stack.exec("uwsgi", "python", "-c", WARM_UP, urlconf).splitlines()
+    told = json.loads(next(line for line in last if line.startswith("{")))
+    assert told["open"] is False
+    assert told["frozen"] > 10_000
+    assert any("ModuleNotFoundError" in line for line in last) == (urlconf != "probe.urls")
