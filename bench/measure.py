@@ -37,6 +37,8 @@ def h2load(variant: Variant, url: str, *options: str, seconds: float, connection
 
     Raises Stop if not one was answered.
     """
+    # h2load appends to its log.
+    subprocess.run(["docker", "exec", variant.containers["load"], "rm", "-f", LOG], capture_output=True, check=True)
     command = [
         "h2load",
         "--h1",

@@ -77,10 +77,12 @@ def figures(document: Document, group: str, unit: str) -> list[Row]:
 
 def target_rows(document: Document) -> list[Row]:
     """Return the targets that this run has figures for, and whether they were reached."""
-    rows: list[Row] = [("target", "bound", "median (min-max)", "reached")]
+    rows: list[Row] = [("target", "goal", "bound", "median (min-max)", "goal reached", "bound held")]
     for target, found in measured(document):
-        bound = f"{'>=' if target.least else '<='} {target.bound:g}"
-        rows.append((target.name, bound, str(found), "yes" if target.holds(document) else "NO"))
+        sign = ">=" if target.bound < target.goal else "<="
+        limits = (f"{sign} {limit:g}" for limit in (target.goal, target.bound))
+        verdicts = ("yes" if kept else "NO" for kept in (target.reached(document), target.holds(document)))
+        rows.append((target.name, *limits, str(found), *verdicts))
     return rows
 
 

@@ -59,6 +59,7 @@ def test_a_target_that_is_missed_is_seen(faster: float) -> None:
     assert target is TARGETS[0]
     assert others == []
     assert target.holds(document) == (faster > 1)
+    assert target.reached(document) == (faster > 1)
     assert ("NO" in report.text({**document, "quick": True})) == (faster < 1)
 
 
