@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bootstrap.base_image
 from bench.cgroup import Cpu
 from bootstrap.console import ROOT, Stop
 
@@ -83,9 +85,16 @@ class Variant:
         self.compose("down", "--volumes", "--remove-orphans")
 
 
+@functools.cache
+def base_image() -> str:
+    """Return the base image that compose.yaml names, for the images that bench/ adds."""
+    return bootstrap.base_image.name()
+
+
 def surroundings() -> dict[str, str]:
     """Return the settings that all stacks share; BENCH_APP is set once the project is copied."""
     return {
+        "BASE_IMAGE": base_image(),
         "BENCH_IMAGES": "bench",
         "COMPOSE_FILE": "",
         "HTTP_ADDRESS": "127.0.0.1",
