@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -27,12 +28,11 @@ import requests
 
 from bench import measure, report, variants
 from bench.measure import Sample
-from bench.targets import measured, of
+from bench.targets import AGAIN, measured, of
 from bench.variants import BOUND, EMPTY, HOST, HOST_PORT, PEERS, SYNC_UNIX, TCP, UNIX, WORKERS, Variant
 from bootstrap.console import ROOT, Stop
 
 RESULTS = ROOT / "bench/results"
-AGAIN = "ours, Unix socket, again"
 # The whole must end by itself, whatever a server does.
 DEADLINE_SECONDS = 20 * 60
 # Of one measurement: many short ones in turn tell more than a few long ones on a noisy machine.
@@ -85,9 +85,9 @@ class Run:
                     print(f"--- {stack.name}\n{stack.last_words()}", file=sys.stderr)
                 raise
             finally:
-                self.say("removing the stacks")
+                print("removing the stacks", flush=True)
                 variants.remove_left_over()
-        self.document["samples"] = [measure.as_dict(one) for one in self.samples]
+        self.document["samples"] = [asdict(one) for one in self.samples]
         self.document["machine"] = machine()
         self.document["versions"] = versions()
         return self.document
@@ -123,9 +123,8 @@ class Run:
         for number in range(count):
             self.say(f"{', '.join(routes)}: round {number + 1} of {count}")
             for route in routes:
-                work = [
-                    self.sample(stack, route, number) for stack in self.stacks if stack != EMPTY or route == "empty"
-                ]
+                stacks = [stack for stack in self.stacks if stack is not EMPTY or route == "empty"]
+                work = [self.sample(stack, route, number) for stack in stacks]
                 work.append(partial(measure.in_process, UNIX, route, number, SECONDS))
                 work.append(self.sample(UNIX, route, number, AGAIN))
                 random.shuffle(work)
@@ -157,7 +156,7 @@ class Run:
         self.document["in process, empty view"] = {
             "in a loop": median(hot for hot, _ in pairs),
             "woken for each request": median(woken for _, woken in pairs),
-            "ratio": median(woken / hot for hot, woken in pairs),
+            "woken / in a loop": median(woken / hot for hot, woken in pairs),
         }
 
     def statics(self) -> None:
@@ -174,7 +173,7 @@ class Run:
 
     def latencies(self) -> None:
         """Measure latency at half of what the slowest keeps up with: the same rate for all."""
-        figures = {"samples": [measure.as_dict(one) for one in self.samples]}
+        figures = {"samples": [asdict(one) for one in self.samples]}
         stacks = [stack for stack in self.stacks if stack is not EMPTY]
         rate = min(median(of(figures, stack.name, "empty", "rate").values()) for stack in stacks) / 2
         self.say(f"latency at {rate:.0f} requests a second")

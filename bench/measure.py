@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median, quantiles
 
 from bench.variants import WORKERS, Variant
@@ -32,13 +32,22 @@ class Sample:
     errors: int
 
 
+def inside(variant: Variant, service: str, *command: str, seconds: float = 60) -> str:
+    """Return what a command prints in a container of a stack. Raises Stop with its last words if it fails."""
+    full = ["docker", "exec", variant.containers[service], *command]
+    done = subprocess.run(full, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode != 0:
+        raise Stop(f"{variant.name}, {service}: {' '.join(command[:3])}: {done.stdout[-800:]}{done.stderr[-800:]}")
+    return done.stdout
+
+
 def h2load(variant: Variant, url: str, *options: str, seconds: float, connections: int = 0) -> tuple[int, int]:
     """Send load from beside the stack's nginx and return how many requests were answered and how many failed.
 
     Raises Stop if not one was answered.
     """
     # h2load appends to its log.
-    subprocess.run(["docker", "exec", variant.containers["load"], "rm", "-f", LOG], capture_output=True, check=True)
+    inside(variant, "load", "rm", "-f", LOG)
     command = [
         "h2load",
         "--h1",
@@ -47,16 +56,10 @@ def h2load(variant: Variant, url: str, *options: str, seconds: float, connection
         *options,
         url,
     ]
-    done = subprocess.run(
-        ["docker", "exec", variant.containers["load"], *command],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 60,
-        check=False,
-    )
-    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", done.stdout)
+    said = inside(variant, "load", *command, seconds=seconds + 60)
+    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
     if not counts or not int(counts[1]):
-        raise Stop(f"{variant.name}: {url}: no answer\n{done.stdout[-800:]}{done.stderr[-800:]}")
+        raise Stop(f"{variant.name}: {url}: no answer\n{said[-800:]}")
     good, *bad = (int(number) for number in counts.groups())
     return good, sum(bad)
 
@@ -75,16 +78,8 @@ def in_process(variant: Variant, route: str, number: int, seconds: float, pause:
     """Have Django answer in a loop, in the container of `variant`, without a server; `pause` seconds before each."""
     size = BODY_BYTES if route == "upload" else 0
     command = ["python", "in_process.py", f"/{route}", str(seconds), str(WORKERS), str(size), str(pause)]
-    told = subprocess.run(
-        ["docker", "exec", variant.containers["uwsgi"], *command],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 60,
-        check=False,
-    )
-    if told.returncode != 0:
-        raise Stop(f"Django in process: {told.stderr[-1500:]}")
-    runs = [json.loads(line) for line in told.stdout.splitlines()]
+    told = inside(variant, "uwsgi", *command, seconds=seconds + 60)
+    runs = [json.loads(line) for line in told.splitlines()]
     requests = sum(one["requests"] for one in runs)
     rate = sum(one["requests"] / one["seconds"] for one in runs)
     return Sample("Django in process", route, number, rate, sum(one["cpu"] for one in runs) / requests * 1e6, 0)
@@ -94,10 +89,8 @@ def latency(variant: Variant, rate: float, number: int, seconds: float) -> dict[
     """Send at a rate that the stack keeps up with and return the median and the 99th percentile in ms."""
     paced = (f"--rps={max(1, round(rate / PACED_CONNECTIONS))}", f"--log-file={LOG}")
     h2load(variant, "http://localhost:8080/empty", *paced, seconds=seconds, connections=PACED_CONNECTIONS)
-    told = subprocess.run(
-        ["docker", "exec", variant.containers["load"], "cat", LOG], capture_output=True, text=True, check=True
-    ).stdout
-    took = [int(line.split()[2]) / 1000 for line in told.splitlines()]
+    told = inside(variant, "load", "cat", LOG).splitlines()
+    took = [int(line.split()[2]) / 1000 for line in told]
     return {"variant": variant.name, "round": number, "p50": median(took), "p99": quantiles(took, n=100)[98]}
 
 
@@ -108,27 +101,11 @@ def windows(variant: Variant, seconds: float, parts: int) -> list[float]:
         f"{{ if (!first) first = $1; part[int(($1 - first) / {seconds / parts * 1e6:.0f})]++ }} "
         f"END {{ for (i = 0; i < {parts}; i++) print part[i] + 0 }}"
     )
-    told = subprocess.run(
-        ["docker", "exec", variant.containers["load"], "awk", script, LOG],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [int(line) / (seconds / parts) for line in told.stdout.split()]
+    told = inside(variant, "load", "awk", script, LOG)
+    return [int(line) / (seconds / parts) for line in told.split()]
 
 
 def memory(variant: Variant) -> float:
     """Return the memory of the server's processes in MB, shared pages counted once (PSS)."""
     command = 'cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk "/^Pss:/ {sum += \\$2} END {print sum}"'
-    done = subprocess.run(
-        ["docker", "exec", variant.containers["uwsgi"], "sh", "-c", f"exec 2>/dev/null; {command}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout) / 1024
-
-
-def as_dict(sample: Sample) -> dict[str, object]:
-    """Return a sample for JSON."""
-    return asdict(sample)
+    return int(inside(variant, "uwsgi", "sh", "-c", command)) / 1024

@@ -9,9 +9,8 @@ from statistics import median
 import plotly.graph_objects as plot
 
 from bench.measure import ROUTES, STATIC
-from bench.targets import OURS, PROCESS, Document, measured, of, paired
+from bench.targets import AGAIN, OURS, PROCESS, Document, measured, of, paired
 
-AGAIN = "ours, Unix socket, again"
 Row = Sequence[str]
 GREEN, BLUE, GREY = "#2a9d6f", "#3b7dd8", "#9aa0a6"
 STYLE = """
@@ -38,7 +37,7 @@ def route_rows(document: Document, route: str) -> list[Row]:
     for name in names(document, route):
         rate, cpu, errors = (list(of(document, name, route, what).values()) for what in ("rate", "cpu", "errors"))
         against = str(paired(document, name, OURS, route)) if of(document, OURS, route, "rate") else ""
-        rows.append((name, f"{median(rate):.0f}", f"{median(cpu):.0f}", f"{sum(errors)}", against))
+        rows.append((name, f"{median(rate):.0f}", f"{median(cpu):.0f}" if any(cpu) else "-", f"{sum(errors)}", against))
     return rows
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 Document = dict[str, Any]
 OURS, TCP, PROCESS = "ours, Unix socket", "ours, TCP", "Django in process"
+# Ours a second time: the noise
+AGAIN = f"{OURS}, again"
 SYNC, EMPTY = "gunicorn sync, Unix socket", "empty WSGI app, Unix socket"
 GRANIAN, BOUND = "granian, Unix socket", "uWSGI's own socket"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import bootstrap.base_image
 from bench.cgroup import Cpu
 from bootstrap.console import ROOT, Stop
+from ops.stack import docker
 
 # The default of the stack; every peer has as many.
 WORKERS = 2
@@ -144,9 +145,9 @@ def remove_left_over() -> None:
 
 
 def make_networks() -> None:
-    """Make the networks that all stacks share (bench/compose.bench.yaml)."""
-    for name, *options in (("bench-edge",), ("bench-inside", "--internal")):
-        subprocess.run(["docker", "network", "create", *options, name], capture_output=True, check=True)
+    """Make the networks that all stacks share (bench/compose.bench.yaml). Raises Stop if Docker has none left."""
+    docker("network", "create", "bench-edge")
+    docker("network", "create", "--internal", "bench-inside")
 
 
 def copy_of_the_project(folder: Path) -> None:

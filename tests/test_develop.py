@@ -9,11 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 
+from bench.cgroup import Cpu
 from tests.checkout import Checkout
 from tests.support import TRANSPORTS, run, wait_until
 
@@ -182,22 +182,12 @@ def test_it_rests_when_nothing_is_saved(site: Checkout) -> None:
     """Less than 1 % of one core, health checks included, over 15 s."""
     wait_until(lambda: site.get("/").status_code == 200, "it answers", 10)
     time.sleep(2)  # what the last test has saved is taken in
-    usage, seconds = cpu_seconds(uwsgi(site)), 15.0
+    cpu, seconds = Cpu([uwsgi(site)]), 15.0
+    before = cpu.seconds()
     time.sleep(seconds)
-    used = cpu_seconds(uwsgi(site)) - usage
+    used = cpu.seconds() - before
     print(f"{used / seconds:.2%} of one core")
     assert used / seconds < 0.01
-
-
-def cpu_seconds(container: str) -> float:
-    """Return the processor time that a container has used, from its cgroup, v2 or v1."""
-    identity = run("docker", "inspect", "--format", "{{.Id}}", container).stdout.strip()
-    for pattern, unit in (("**/*{}*/cpu.stat", 1e6), ("cpu*/**/*{}*/cpuacct.usage", 1e9)):
-        for file in Path("/sys/fs/cgroup").glob(pattern.format(identity)):
-            text = file.read_text()
-            words = text.split()
-            return int(words[1] if words[0] == "usage_usec" else words[0]) / unit
-    raise AssertionError("no cgroup of this container is to be seen")
 
 
 def test_the_doctor_has_nothing_to_say(site: Checkout) -> None:
