@@ -78,23 +78,23 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 test: ready .venv/done ## Prove it on both transports; K=expression selects tests
 	.venv/bin/pytest $(if $(K),-k "$(K)")
 
-prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/proof.md; about half an hour
-	.venv/bin/python -m tests.prove
+prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/measured/proof.md; about half an hour
+	.venv/bin/python -m tools.prove
 
 bench: ready .venv/done ## Measure it against gunicorn and granian on this machine; QUICK=1, CHECK=1 holds it to its targets
-	.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(CHECK),--check)
+	.venv/bin/python -m tools.bench $(if $(QUICK),--quick) $(if $(CHECK),--check)
 
 sbom: ready .venv/done ## What is in the running images, as CycloneDX documents in sbom/
-	.venv/bin/python -m ops.supply sbom
+	.venv/bin/python -m tools.supply sbom
 
 outdated: ready .venv/done ## Which Python and Debian packages have updates
-	@.venv/bin/python -m ops.supply outdated
+	@.venv/bin/python -m tools.supply outdated
 
 update: ready .venv/done ## Lock the newest packages, with hashes, and build on a fresh base; what runs is not touched
-	.venv/bin/python -m ops.supply update
+	.venv/bin/python -m tools.supply update
 
 check: ready .venv/done ## Linters, types, and every configuration as its own program reads it
-	.venv/bin/python -m tests.check
+	.venv/bin/python -m tools.check
 
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volume data). If you mean it: make clean CONFIRM=1))
@@ -105,10 +105,10 @@ up-%:
 	@echo 'There is no transport "$*". Type make up (TCP), make up-unix or make up-direct.' >&2; exit 2
 
 ready:
-	@bootstrap/run
+	@ops/run setup
 
 .venv/done: tests/requirements.txt
-	@bootstrap/venv
+	@tools/venv
 
 .PHONY: help adopt up up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
 .PHONY: doctor prove bench sbom outdated update manage shell test check clean ready

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bootstrap.console import Stop
 from ops import releases, stack
 from ops.adopt import adopt
+from ops.console import Stop
 from ops.deploy import deploy, rollback, scale
 from ops.doctor import doctor
 from ops.reload import reload
+from ops.setup import setup
 from ops.status import status
 from ops.top import top
 from ops.trace import trace
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(prog="ops", description=__doc__)
     verbs = made.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("setup", help="what a fresh machine lacks: Docker, base image, settings, secrets")
     verbs.add_parser("up", help="build and start").add_argument("transport", choices=stack.TRANSPORTS)
     verbs.add_parser("adopt", help="what to change in the project in app/ before the first build")
     verbs.add_parser("dev", help="the source mounted and watched")
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "setup": lambda _: setup(),
     "up": lambda asked: up(asked.transport),
     "adopt": lambda _: adopt(),
     "dev": lambda _: develop(),

@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.console import ROOT, Stop
 from ops import preflight, stack
+from ops.console import ROOT, Stop
 
 # What compose.yaml and the build tell every project
 TOLD = frozenset({"DATABASE_URL", "STATIC_ROOT", "UWSGI_MODULE", "UWSGI_PROCESSES"}) | {

@@ -6,8 +6,8 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 
-from bootstrap.console import ROOT, Stop
 from ops import stack
+from ops.console import ROOT, Stop
 from ops.stack import compose_command
 
 STEP = re.compile(r"#(\d+) \[(.+?)\] (RUN .+)")

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from bootstrap.console import Stop, quiet
 from ops import lock, preflight, releases, stack
 from ops.build import build
+from ops.console import Stop, quiet
 from ops.stack import Container
 
 # Docker calls a container unhealthy by itself (start_period, retries); this only bounds the waiting.
@@ -110,7 +110,7 @@ def tidy_up() -> None:
 
 def check(files: Sequence[str], release: str) -> None:
     """Import the new code with its real settings, run Django's checks and say which migrations it brings."""
-    said = stack.run_release(files, "check.py", "--deploy", release=release, seconds=CHECK_SECONDS)
+    said = stack.run_release(files, "check_project.py", "--deploy", release=release, seconds=CHECK_SECONDS)
     for line in said.splitlines():
         print(f"    {line}")
 

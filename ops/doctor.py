@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from bootstrap import engine
-from bootstrap.console import Stop
-from ops import preflight, stack, status
+from ops import engine, preflight, stack, status
+from ops.console import Stop
 from ops.stack import Container
 
 # Beyond this an access log, a cookie's age and a certificate's dates are wrong.
@@ -71,7 +70,7 @@ def clocks(facts: Facts) -> list[str]:
     order = [
         ("harakiri (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["harakiri"])),
         ("worker-reload-mercy (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["worker-reload-mercy"])),
-        ("uwsgi_read_timeout (nginx/snippets/clocks.conf)", seconds(facts.nginx["uwsgi_read_timeout"])),
+        ("uwsgi_read_timeout (nginx/location/timeouts.conf)", seconds(facts.nginx["uwsgi_read_timeout"])),
         ("worker_shutdown_timeout (nginx/nginx.conf)", seconds(facts.nginx["worker_shutdown_timeout"])),
         ("stop_grace_period of nginx (compose.yaml)", facts.grace["nginx"]),
     ]
@@ -93,12 +92,12 @@ def buffers(facts: Facts) -> list[str]:
         found.append(
             f"buffer-size (uwsgi/uwsgi.ini) is {facts.uwsgi['buffer-size']}, below the {let_through} bytes "
             "that nginx lets through: a large request is a 502. "
-            "Lower large_client_header_buffers (nginx/snippets/client-limits.conf)."
+            "Lower large_client_header_buffers (nginx/http/client-limits.conf)."
         )
     if int(facts.nginx["max_headers"]) >= int(facts.uwsgi["max-vars"]):
         found.append(
             f"max-vars (uwsgi/uwsgi.ini) is {facts.uwsgi['max-vars']}, not above max_headers "
-            f"{facts.nginx['max_headers']} (nginx/snippets/client-limits.conf): many headers are a 502. Raise it."
+            f"{facts.nginx['max_headers']} (nginx/http/client-limits.conf): many headers are a 502. Raise it."
         )
     return found
 
@@ -108,8 +107,8 @@ def queue(facts: Facts) -> list[str]:
     if facts.listen <= facts.somaxconn:
         return []
     return [
-        f"listen (uwsgi/listener.ini) is {facts.listen}, above net.core.somaxconn {facts.somaxconn}: the listener will "
-        "not start again. Raise the sysctl of `listener` in compose.yaml."
+        f"listen (sockets/uwsgi-socket.ini) is {facts.listen}, above net.core.somaxconn {facts.somaxconn}: "
+        "uwsgi-socket will not start again. Raise the sysctl of `uwsgi-socket` in compose.yaml."
     ]
 
 
@@ -138,8 +137,8 @@ def sockets(facts: Facts) -> list[str]:
     """Find sockets that those who should may not open, or others may."""
     return [
         f"{path} has group and mode {has}, not {SOCKET_GROUP} {SOCKET_MODE}: nginx or uwsgi is refused, "
-        "or others are not. Is `umask = 007` in uwsgi/listener.ini, and the volume as compose.yaml has it? "
-        "Then: make restart S=listener"
+        "or others are not. Is `umask = 007` in sockets/uwsgi-socket.ini, and the volume as compose.yaml has it? "
+        "Then: make restart S=uwsgi-socket"
         for path, has in facts.sockets.items()
         if has != f"{SOCKET_GROUP} {SOCKET_MODE}"
     ]
@@ -174,7 +173,7 @@ def loops(facts: Facts) -> list[str]:
 
 def versions(facts: Facts) -> list[str]:
     """Find Docker or its plugins too old."""
-    return [f"This needs {text}. Run: bootstrap/run" for text in facts.versions]
+    return [f"This needs {text}. Run: ops/run setup" for text in facts.versions]
 
 
 CHECKS: tuple[Callable[[Facts], list[str]], ...] = (
@@ -194,18 +193,18 @@ CHECKS: tuple[Callable[[Facts], list[str]], ...] = (
 
 def gather() -> Facts:
     """Read the running stack. Raises Stop if it does not run."""
-    uwsgi, nginx, listener = (stack.workers(service) for service in ("uwsgi", "nginx", "listener"))
+    uwsgi, nginx, holder = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
     everything = [one for one in stack.containers() if one.service != "release"]
     effective = inside(nginx[0], "nginx", "-T")
     return Facts(
         nginx=dict(re.findall(r"^\s*([a-z_]+) ([^;{]+);", effective, re.MULTILINE)),
         uwsgi=uwsgi_options(uwsgi[0]),
         grace={one.service: inspected(one, "{{.Config.StopTimeout}}") for one in (nginx[0], uwsgi[0])},
-        listen=int(ini(inside(listener[0], "cat", "/etc/uwsgi/listener.ini"))["listen"]),
-        somaxconn=int(inside(listener[0], "cat", "/proc/sys/net/core/somaxconn")),
+        listen=int(ini(inside(holder[0], "cat", "/etc/uwsgi/uwsgi-socket.ini"))["listen"]),
+        somaxconn=int(inside(holder[0], "cat", "/proc/sys/net/core/somaxconn")),
         descriptors=int(re.findall(r"Max open files +(\d+)", inside(nginx[0], "cat", "/proc/1/limits"))[0]),
         memory={one.name: (used_memory(one), int(inspected(one, "{{.HostConfig.Memory}}"))) for one in uwsgi},
-        sockets=socket_modes(listener[0]),
+        sockets=socket_modes(holder[0]),
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=engine_clock() - time.time(),
         page=page_problem(nginx[0]),
@@ -245,9 +244,9 @@ def used_memory(one: Container) -> int:
     return sum(int(worker["pss_kB"]) for worker in status.container(one)["stats"]["workers"]) * 1024
 
 
-def socket_modes(listener: Container) -> dict[str, str]:
-    """Return group and mode of each socket that the listener has made."""
-    told = inside(listener, "sh", "-c", "stat -c '%n %g %a' $(find /run/zerg /run/wire -type s 2>/dev/null)")
+def socket_modes(holder: Container) -> dict[str, str]:
+    """Return group and mode of each socket that uwsgi-socket has made."""
+    told = inside(holder, "sh", "-c", "stat -c '%n %g %a' $(find /run/pool /run/wire -type s 2>/dev/null)")
     return {path: f"{group} {mode}" for path, group, mode in (line.split() for line in told.splitlines())}
 
 

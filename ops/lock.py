@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from bootstrap.console import ROOT, Stop
 from ops import stack
+from ops.console import ROOT, Stop
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from bootstrap.console import ROOT, Stop
 from ops import stack
+from ops.console import ROOT, Stop
 
 # What the images, their build stages and the archive of a bootstrapped base need together.
 ROOM_BYTES = 1_500_000_000
@@ -139,9 +139,9 @@ def rate_problems(environment: dict[str, str]) -> list[str]:
 def secret_problems(key: Path) -> list[str]:
     """Return what is wrong with Django's secret key."""
     if not key.is_file():
-        return [f"{key} is missing. Have it made: bootstrap/run"]
+        return [f"{key} is missing. Have it made: ops/run setup"]
     if not key.read_text().strip():
-        return [f"{key} is empty. Put your key back, or have a new one made: rm {key} && bootstrap/run"]
+        return [f"{key} is empty. Put your key back, or have a new one made: rm {key} && ops/run setup"]
     return []
 
 

@@ -6,8 +6,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from bootstrap.console import quiet
 from ops import stack
+from ops.console import quiet
 
 KEPT = 3
 NAME = re.compile(r"\d{8}-\d{6}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from bootstrap.console import Stop
 from ops import lock, stack
+from ops.console import Stop
 from ops.stack import Container
 
 PIDFILE = "/run/uwsgi/uwsgi.pid"

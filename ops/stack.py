@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bootstrap.console import ROOT, Stop
+from ops.console import ROOT, Stop
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
-DEVELOPMENT = "compose.dev.yaml"
-HOST_NETWORK = "compose.host-network.yaml"
+DEVELOPMENT = "overrides/dev.yaml"
+HOST_NETWORK = "overrides/host-network.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -66,7 +66,7 @@ def with_transport(files: Sequence[str], transport: str) -> list[str]:
 
     Raises Stop if that does not go together.
     """
-    if transport == "tcp" and HOST_NETWORK in map(os.path.basename, files):
+    if transport == "tcp" and includes(files, HOST_NETWORK):
         raise Stop(
             f"{HOST_NETWORK} goes with the Unix socket. Type make up-unix, or take it out of COMPOSE_FILE in .env"
         )
@@ -74,15 +74,19 @@ def with_transport(files: Sequence[str], transport: str) -> list[str]:
     return [others[0], TRANSPORTS[transport], *others[1:]]
 
 
+def includes(files: Sequence[str], name: str) -> bool:
+    """Return whether one of these files, given by whatever path, is this one of the repository."""
+    return any(Path(file).match(name) for file in files)
+
+
 def transport_of(files: Sequence[str]) -> str:
     """Return the transport that these files make, or `none`."""
-    names = {Path(file).name for file in files}
-    return next((transport for transport, file in TRANSPORTS.items() if file in names), "none")
+    return next((transport for transport, file in TRANSPORTS.items() if includes(files, file)), "none")
 
 
 def is_development(files: Sequence[str]) -> bool:
     """Return whether these files make the stack of `make dev`."""
-    return any(Path(file).name == DEVELOPMENT for file in files)
+    return includes(files, DEVELOPMENT)
 
 
 def docker(*arguments: str, seconds: float = 60) -> str:

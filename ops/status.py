@@ -1,4 +1,4 @@
-"""`make status`: what uWSGI's stats server and the listener's queue say, as a table or as JSON."""
+"""`make status`: what uWSGI's stats server and the queue of uwsgi-socket say, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import time
 from typing import Any
 
-from bootstrap.console import Stop
 from ops import stack
+from ops.console import Stop
 from ops.stack import Container
 
 # uwsgi prints the document to stderr. Memory comes from the kernel: uWSGI's own figure would cost a read
@@ -30,15 +30,15 @@ def gather() -> dict[str, Any]:
     """Return the state of the stack. Raises Stop if no uwsgi container runs."""
     return {
         "transport": stack.transport_of(stack.running_files() or []),
-        "listener": listener(),
+        "queue": queue(),
         "containers": [container(one) for one in stack.workers()],
     }
 
 
-def listener() -> dict[str, Any] | None:
-    """Return where the listener is bound and how full its queue is, None if it does not run."""
-    found = [one for one in stack.containers("listener") if one.running]
-    return dict(json.loads(stack.docker("exec", found[0].id, "pool.py"))) if found else None
+def queue() -> dict[str, Any] | None:
+    """Return where uwsgi-socket is bound and how full its queue is, None if it does not run."""
+    found = [one for one in stack.containers("uwsgi-socket") if one.running]
+    return dict(json.loads(stack.docker("exec", found[0].id, "healthcheck.py"))) if found else None
 
 
 def container(one: Container) -> dict[str, Any]:
@@ -58,8 +58,10 @@ def container(one: Container) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """Return the document as lines a person can read."""
-    queue = document["listener"]
-    said = f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else "listener is not running"
+    queue = document["queue"]
+    said = (
+        f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else "uwsgi-socket is not running"
+    )
     versions = sorted({one["stats"]["version"] for one in document["containers"]})
     rows: list[tuple[str, ...]] = [
         ("container", "health", "worker", "state", "requests", "exceptions", "memory", "since")

@@ -6,10 +6,10 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 
-from bootstrap.console import Stop
 from ops import stack
+from ops.console import Stop
 
-# What nginx lets through as an id (nginx/snippets/trusted-proxies.conf)
+# What nginx lets through as an id (nginx/http/trusted-proxies.conf)
 ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 # Of a line with `docker logs --timestamps`: the time, then what the service wrote
 LINE = re.compile(r"(\S+) (.*)")

@@ -7,18 +7,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from bootstrap.console import ROOT, Stop
 from ops import lock, preflight, releases, stack
 from ops.build import build
+from ops.console import ROOT, Stop
 from ops.stack import compose_command
 
 WAIT_SECONDS = 120
 # One may fail for a reason that passes.
 FAILED_STARTS = 3
-DIRECT = "compose.direct.yaml"
+DIRECT = "overrides/direct.yaml"
 
 
 def up(transport: str) -> None:
@@ -68,7 +67,7 @@ def develop() -> None:
 def direct() -> None:
     """Start uWSGI answering HTTP by itself, beside what runs. Raises Stop as `up` does."""
     files = stack.running_files() or stack.chosen_files()
-    if not any(Path(file).name == DIRECT for file in files):
+    if not stack.includes(files, DIRECT):
         files = [*files, DIRECT]
     config = start(files, "direct")
     print(
@@ -101,7 +100,7 @@ def start(files: Sequence[str], *arguments: str) -> dict[str, Any]:
 def prove(files: Sequence[str]) -> None:
     """Import the project in the new image, with its real settings, before anything is replaced."""
     try:
-        stack.run_release(files, "check.py")
+        stack.run_release(files, "check_project.py")
     except Stop as stop:
         raise Stop(f"{stop}\n\nYour project does not start (above). What was running runs on.") from stop
 
@@ -127,7 +126,7 @@ def launch(files: Sequence[str], *arguments: str) -> None:
         try:
             while starting.poll() is None:
                 # Compose would go on waiting for a container that starts, fails and starts again. Those that
-                # were there before may: a uwsgi whose listener is being replaced comes back until it is.
+                # were there before may: a uwsgi whose uwsgi-socket is being replaced comes back until it is.
                 new = [one for one in stack.containers() if one.id not in before]
                 if any(one.restarts >= FAILED_STARTS for one in new):
                     break

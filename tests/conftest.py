@@ -11,8 +11,8 @@ from typing import TextIO
 
 import pytest
 
-from tests import runs
-from tests.support import CHECKOUT, TRANSPORTS, Stack
+from tests.support import runs
+from tests.support.stack import CHECKOUT, TRANSPORTS, Stack
 
 # The clean-up helper of testcontainers is an image no registry may be there to give; we clean up ourselves.
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
@@ -93,12 +93,12 @@ def disposable_stack(shared_stack: Stack, transport: str) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def changed_stack(shared_stack: Stack, transport: str) -> Iterator[Callable[[str], Stack]]:
-    """Starts, once for each test file, a stack of one's own with tests/compose.NAME.yaml on top."""
+    """Starts, once for each test file, a stack of one's own with tests/overrides/NAME.yaml on top."""
     started: dict[str, Stack] = {}
 
     def start(name: str) -> Stack:
         if name not in started:
-            started[name] = Stack(transport, name, [f"tests/compose.{name}.yaml"]).start()
+            started[name] = Stack(transport, name, [f"tests/overrides/{name}.yaml"]).start()
         return started[name]
 
     try:

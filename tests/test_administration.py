@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.support import Stack, wait_until
+from tests.support.stack import Stack, wait_until
 
 PIDFILE = "/run/uwsgi/uwsgi.pid"
 
@@ -24,8 +24,8 @@ def test_master_fifo_takes_commands(stack: Stack) -> None:
     wait_until(lambda: "worker 1 app 0" in stack.log("uwsgi"), "the workers' state in the log")
 
 
-def test_listener_tells_the_length_of_its_queue(stack: Stack) -> None:
-    told = json.loads(stack.exec("listener", "pool.py"))
+def test_uwsgi_socket_tells_the_length_of_its_queue(stack: Stack) -> None:
+    told = json.loads(stack.exec("uwsgi-socket", "healthcheck.py"))
     assert told["address"] == ("0.0.0.0:20001" if stack.transport == "tcp" else "/run/wire/uwsgi.sock")
     assert (told["waiting"], told["most"]) == (0, 1024)
 
@@ -37,7 +37,7 @@ def test_queue_is_seen_filling(disposable_stack: Stack) -> None:
             disposable_stack.get("/echo", timeout=0.2)
         except OSError:
             continue
-    assert json.loads(disposable_stack.exec("listener", "pool.py"))["waiting"] >= 5
+    assert json.loads(disposable_stack.exec("uwsgi-socket", "healthcheck.py"))["waiting"] >= 5
 
 
 def test_stop_ends_the_process_and_the_policy_brings_it_back(disposable_stack: Stack) -> None:

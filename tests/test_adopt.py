@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ops import adopt
-from tests.checkout import Checkout
-from tests.support import ROOT
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT
 
 GOOD = """
 import os

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import base_image, console, engine, settings
-from ops import preflight
-from tests.checkout import Checkout
-from tests.support import ROOT, Stack, run
+from ops import base_image, console, engine, preflight, settings
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT, Stack, run
 
 pytestmark = pytest.mark.xdist_group("bad-input")
 
@@ -197,7 +196,8 @@ def test_no_docker_and_no_root(stack: Stack) -> None:
         "--env",
         "PYTHONDONTWRITEBYTECODE=1",
         "--entrypoint",
-        "/stack/bootstrap/run",
+        "/stack/ops/run",
+        "setup",
         image,
     )
     assert done.returncode != 0
@@ -208,7 +208,7 @@ def test_no_docker_and_no_root(stack: Stack) -> None:
 def test_no_python_and_no_root() -> None:
     image = base_image.name()
     mount = f"{ROOT}:/stack:ro"
-    done = run("docker", "run", "--rm", "--user", "1000", "--volume", mount, image, "/stack/bootstrap/run")
+    done = run("docker", "run", "--rm", "--user", "1000", "--volume", mount, image, "/stack/ops/run", "setup")
     assert done.returncode != 0
     assert done.stderr.strip() == "python3 is missing. Run: sudo apt-get update && sudo apt-get install python3"
 

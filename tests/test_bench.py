@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench import report
-from bench.targets import OURS, PROCESS, SYNC, TARGETS, measured, paired
-from tests.checkout import Checkout
-from tests.support import run
+from tests.support.checkout import Checkout
+from tests.support.stack import run
+from tools.bench import report
+from tools.bench.targets import OURS, PROCESS, SYNC, TARGETS, measured, paired
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
     assert "rate against gunicorn sync, Unix, empty view" in said
-    results = site.folder / "bench/results"
+    results = site.folder / "tools/bench/results"
     page = (results / "report.html").read_text()
     assert OURS in page
     assert "<script src=" not in page, "the page needs nobody else"
@@ -68,7 +68,7 @@ def test_a_target_that_is_missed_is_seen(faster: float) -> None:
 
 
 def test_the_exit_code_is_the_judgement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import __main__ as bench  # noqa: PLC0415
+    from tools.bench import __main__ as bench  # noqa: PLC0415
 
     slow = {"date": "", "machine": {}, "versions": {}, "samples": [sample(OURS, 0, 0.1), sample(SYNC, 0, 1.0)]}
     monkeypatch.setattr(bench.Run, "measure", lambda _: slow)

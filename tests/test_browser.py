@@ -12,9 +12,9 @@ from selenium.webdriver import ActionChains, Remote
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser import browser, console
-from tests.checkout import Checkout
-from tests.support import ROOT, wait_until
+from tests.support.browser import browser, console
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT, wait_until
 from tests.test_newcomer import SECRET, created
 
 pytestmark = pytest.mark.xdist_group("newcomer")

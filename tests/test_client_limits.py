@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 FAST, OTHER = "198.51.100.1", "198.51.100.2"
 

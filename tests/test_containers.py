@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import Stack, run, wait_until
+from tests.support.stack import Stack, run, wait_until
 
-SERVICES = ("nginx", "listener", "uwsgi", "release")
+SERVICES = ("nginx", "uwsgi-socket", "uwsgi", "release")
 LONG_RUNNING = SERVICES[:3]
 # Compose mounts its configs and secrets from the host, each a single file, read-only.
 MOUNTED_FILES = {"tcp.conf", "unix-socket.conf", "tcp.ini", "unix-socket.ini", "django_secret_key"}
@@ -109,7 +109,7 @@ def test_nothing_but_memory_and_volumes_can_be_written(stack: Stack, service: st
     wire = {"/run/wire"} if stack.transport == "unix-socket" else set()
     allowed = {
         "nginx": {"/tmp", "/run/nginx"},
-        "listener": {"/run/zerg"} | wire,
+        "uwsgi-socket": {"/run/pool"} | wire,
         "uwsgi": {"/tmp", "/run/uwsgi", "/data", "/data/media"},
     }
     assert {path for path in found.split() if not path.startswith("/tmp/")} == allowed[service]
@@ -122,7 +122,7 @@ def test_what_can_be_written_cannot_be_run(stack: Stack, service: str) -> None:
     in_memory = {fields[1]: set(fields[3].split(",")) for fields in mounts if fields[2] == "tmpfs"}
     # /dev itself holds the devices, and Docker masks files of /proc and /sys with empty, read-only ones.
     ours = {place: flags for place, flags in in_memory.items() if not re.match("/dev$|/proc|/sys", place)}
-    assert "/tmp" in ours or service == "listener"
+    assert "/tmp" in ours or service == "uwsgi-socket"
     assert {place for place, flags in ours.items() if not {"noexec", "nosuid", "nodev"} <= flags} == set()
     told = stack.container(service)["Mounts"]
     assert [mount["Destination"] for mount in told if mount["Type"] == "bind" and mount["RW"]] == []
@@ -165,7 +165,7 @@ def test_no_layer_holds_the_secret(stack: Stack, service: str) -> None:
     assert not in_layers(image, key)
 
 
-@pytest.mark.parametrize("service", ["uwsgi", "listener"])
+@pytest.mark.parametrize("service", ["uwsgi", "uwsgi-socket"])
 def test_names_outside_are_not_found(stack: Stack, service: str) -> None:
     """C9: nothing is asked of the outside, and a project cannot be made to ask it."""
     look = "import socket, sys\ntry: socket.getaddrinfo('example.com', 80)\nexcept OSError: sys.exit(3)"
@@ -178,13 +178,15 @@ def test_health_check_passes_and_says_what_it_proves(stack: Stack, service: str)
     health = stack.container(service)["State"]["Health"]
     assert health["Status"] == "healthy"
     said = health["Log"][-1]["Output"]
-    assert ("/healthz answers" if service != "listener" else "waiting") in said
+    assert ("/healthz answers" if service != "uwsgi-socket" else "waiting") in said
 
 
-CHECKS = {"nginx": "healthcheck", "listener": "pool.py", "uwsgi": "healthcheck.py"}
+CHECKS = {"nginx": "healthcheck", "uwsgi-socket": "healthcheck.py", "uwsgi": "healthcheck.py"}
 
 
-@pytest.mark.parametrize(("service", "hung"), [("nginx", "uwsgi"), ("listener", "listener"), ("uwsgi", "uwsgi")])
+@pytest.mark.parametrize(
+    ("service", "hung"), [("nginx", "uwsgi"), ("uwsgi-socket", "uwsgi-socket"), ("uwsgi", "uwsgi")]
+)
 def test_health_check_fails_when_what_it_proves_hangs(stack: Stack, service: str, hung: str) -> None:
     _, *children = stack.processes(hung)
     try:

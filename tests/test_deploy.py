@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.breaks import BREAKS, Break, failing_migration
-from tests.load import Load
-from tests.site import Site
-from tests.support import run, wait_until
+from tests.support.breaks import BREAKS, Break, failing_migration
+from tests.support.site import Site
+from tests.support.stack import run, wait_until
+from tools.load import Load
 
 pytestmark = pytest.mark.load
 
@@ -38,7 +38,7 @@ def lost(load: Load, least: int) -> list[str]:
 
 
 def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
-    listener = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-listener-1").stdout
+    holder = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-uwsgi-socket-1").stdout
     with site.load() as load:
         for number in range(2):
             site.change(f"release {number}")
@@ -52,8 +52,8 @@ def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
     assert lost(load, 1_000) == []
     assert len(site.uwsgi()) == 1
     assert site.get("/echo").json()["meta"]["TRANSPORT"] == site.transport
-    now = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-listener-1").stdout
-    assert now == listener
+    now = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-uwsgi-socket-1").stdout
+    assert now == holder
 
 
 def test_the_last_three_releases_are_kept_and_the_running_one_is_marked(site: Site) -> None:

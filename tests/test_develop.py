@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from bench.cgroup import Cpu
-from tests.checkout import Checkout
-from tests.support import TRANSPORTS, run, wait_until
+from tests.support.checkout import Checkout
+from tests.support.stack import TRANSPORTS, run, wait_until
+from tools.bench.cgroup import Cpu
 
 # Not this process's own, so that "the developer's" can be told from "whoever runs the container's".
 DEVELOPER = 1234

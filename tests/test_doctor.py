@@ -8,7 +8,7 @@ import pytest
 
 from ops import doctor
 from ops.doctor import CHECKS
-from tests.support import CHECKOUT, Stack, run, wait_until
+from tests.support.stack import CHECKOUT, Stack, run, wait_until
 
 NOTHING: list[str] = []
 
@@ -31,11 +31,11 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
     [
         ({"uwsgi": {"harakiri": "36"}}, "worker-reload-mercy (uwsgi/uwsgi.ini) is 8 s, not above harakiri"),
         ({"uwsgi": {"worker-reload-mercy": "60"}}, "stop_grace_period of uwsgi (compose.yaml) is 40 s"),
-        ({"nginx": {"uwsgi_read_timeout": "5s"}}, "uwsgi_read_timeout (nginx/snippets/clocks.conf) is 5 s"),
+        ({"nginx": {"uwsgi_read_timeout": "5s"}}, "uwsgi_read_timeout (nginx/location/timeouts.conf) is 5 s"),
         ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 40 s"),
         ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096"),
         ({"uwsgi": {"max-vars": "64"}}, "max-vars (uwsgi/uwsgi.ini) is 64"),
-        ({"somaxconn": 128}, "listen (uwsgi/listener.ini) is 1024, above net.core.somaxconn 128"),
+        ({"somaxconn": 128}, "listen (sockets/uwsgi-socket.ini) is 1024, above net.core.somaxconn 128"),
         ({"descriptors": 1024}, "nginx may open 1024 files"),
         ({"memory": {"uwsgi-1": (450 << 20, 512 << 20)}}, "uwsgi-1 uses 450 MB of 512 MB"),
         ({"data_used": 0.97}, "The volume data is 97% full"),
@@ -56,11 +56,11 @@ def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, ob
 
 
 def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
-    examined.exec("listener", "chmod", "0755", "/run/zerg/pool.sock")
+    examined.exec("uwsgi-socket", "chmod", "0755", "/run/pool/uwsgi.sock")
     try:
-        assert "/run/zerg/pool.sock has group and mode 10000 755" in doctor.examine(doctor.gather())[0]
+        assert "/run/pool/uwsgi.sock has group and mode 10000 755" in doctor.examine(doctor.gather())[0]
     finally:
-        examined.exec("listener", "chmod", "0770", "/run/zerg/pool.sock")
+        examined.exec("uwsgi-socket", "chmod", "0770", "/run/pool/uwsgi.sock")
 
 
 def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 
 def echo(stack: Stack, path: str = "/echo", **options: object) -> dict[str, object]:

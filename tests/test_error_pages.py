@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
-from tests.support import Stack, wait_until
+from tests.support.stack import Stack, wait_until
 
 JSON = {"Accept": "application/json"}
 
@@ -57,7 +57,7 @@ def test_a_request_that_hangs_is_cut_off_by_harakiri(stack: Stack) -> None:
 
 def test_503_and_retry_after_while_the_socket_is_away(disposable_stack: Stack) -> None:
     stack = disposable_stack
-    stack("stop", "listener", "uwsgi")
+    stack("stop", "uwsgi-socket", "uwsgi")
     page = stack.get("/echo", timeout=10)
     assert page.status_code == 503
     assert page.headers["Retry-After"] == "5"
@@ -65,7 +65,7 @@ def test_503_and_retry_after_while_the_socket_is_away(disposable_stack: Stack) -
     assert "restarting" in page.text
     assert stack.get("/echo", headers=JSON).json()["status"] == 503
     assert stack.container("nginx")["State"]["Running"]
-    stack("start", "listener", "uwsgi")
+    stack("start", "uwsgi-socket", "uwsgi")
     wait_until(stack.serves, "served again without touching nginx", 30)
 
 
@@ -84,7 +84,7 @@ def test_requests_wait_while_uwsgi_is_away(disposable_stack: Stack) -> None:
 
 def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     stack = disposable_stack
-    stack("rm", "--stop", "--force", "uwsgi", "listener")
+    stack("rm", "--stop", "--force", "uwsgi", "uwsgi-socket")
     stack("restart", "nginx")
     wait_until(lambda: stack.get("/static/probe/style.css").status_code == 200, "static files", 20)
     assert stack.get("/echo").status_code == 503

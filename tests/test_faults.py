@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support import Stack, run, wait_until
+from tests.support.stack import Stack, run, wait_until
 
 JSON = {"Accept": "application/json"}
 # More than post-buffering and client_body_buffer_size: it passes through a file.
@@ -38,7 +38,7 @@ def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str,
 
 def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
     """F18: no process had the time to remove its socket."""
-    services = ("nginx", "listener", "uwsgi")
+    services = ("nginx", "uwsgi-socket", "uwsgi")
     before = [disposable_stack.container(service)["State"]["StartedAt"] for service in services]
     run("kill", "-KILL", *(str(disposable_stack.container(service)["State"]["Pid"]) for service in services))
     wait_until(
@@ -56,7 +56,7 @@ def addresses(stack: Stack, service: str) -> set[str]:
     return {one["IPAddress"] for one in stack.container(service)["NetworkSettings"]["Networks"].values()}
 
 
-@pytest.mark.parametrize("service", ["listener", "uwsgi"])
+@pytest.mark.parametrize("service", ["uwsgi-socket", "uwsgi"])
 def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -> None:
     """F24: over a Unix socket there is no address to follow, but a new socket."""
     stack = disposable_stack
@@ -64,7 +64,7 @@ def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -
     nginx = stack.container("nginx")["State"]["StartedAt"]
     stack("rm", "--stop", "--force", service)
     # Takes the address that is free now.
-    network = {"listener": "wire", "uwsgi": "inside"}[service]
+    network = {"uwsgi-socket": "wire", "uwsgi": "inside"}[service]
     squatter = f"{stack.project}-squatter"
     takes_it = service == "uwsgi" or stack.transport == "tcp"
     try:

@@ -1,4 +1,4 @@
-"""compose.host-network.yaml: nginx without docker-proxy, on the Unix socket only."""
+"""overrides/host-network.yaml: nginx without docker-proxy, on the Unix socket only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import Checkout, free_port
-from tests.support import run
+from tests.support.checkout import Checkout, free_port
+from tests.support.stack import run
 
 pytestmark = pytest.mark.xdist_group("host-network")
 
@@ -19,7 +19,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout that has it in .env."""
     folder: Path = tmp_path_factory.mktemp("host-network")
     checkout = Checkout(folder, "host-network")
-    checkout.set("COMPOSE_FILE", "compose.yaml:compose.unix-socket.yaml:compose.host-network.yaml")
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.unix-socket.yaml:overrides/host-network.yaml")
     try:
         yield checkout
     finally:

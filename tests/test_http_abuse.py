@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as start_from
 from hypothesis import strategies as st
 
-from tests.support import Stack, wait_until
+from tests.support.stack import Stack, wait_until
 
 CLOSED = 0
 # One seed for all processes of a run, printed with a failure: FUZZ_SEED=... make test K=fuzz

@@ -14,8 +14,8 @@ import pytest
 import requests
 
 from ops.trace import about
-from tests.checkout import Checkout
-from tests.support import run, wait_until
+from tests.support.checkout import Checkout
+from tests.support.stack import run, wait_until
 
 pytestmark = pytest.mark.xdist_group("newcomer")
 TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
@@ -215,7 +215,7 @@ def test_a_second_up_takes_under_20_seconds_and_restarts_nothing(checkout: Check
 
 def test_set_up_of_a_complete_machine_is_quick_and_silent(checkout: Checkout) -> None:
     began = time.monotonic()
-    done = run("bootstrap/run", cwd=checkout.folder)
+    done = run("ops/run", "setup", cwd=checkout.folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert time.monotonic() - began < 2, "a second is the aim; two allow for a busy machine"
 
@@ -232,7 +232,7 @@ def test_uwsgi_answers_http_by_itself(checkout: Checkout) -> None:
 
 
 def test_log_goes_to_a_file_where_that_is_asked_for(checkout: Checkout) -> None:
-    checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:compose.log-file.yaml")
+    checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:overrides/log-file.yaml")
     checkout.made("up-unix")
     assert checkout.get("/api/request").json()["transport"] == "unix-socket"
     name = f"{checkout.project}-uwsgi-1"

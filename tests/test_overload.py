@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.load import Connection
-from tests.support import Stack, run, wait_until
+from tests.support.stack import Stack, run, wait_until
+from tools.load import Connection
 
 ATTACKER, VICTIM = "198.51.100.66", "198.51.100.7"
 IDLE = 10_000

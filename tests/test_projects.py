@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.site import Site
-from tests.support import ROOT, run
+from tests.support.site import Site
+from tests.support.stack import ROOT, run
 
 # With the bad input: the tests that build much, apart from those that only look at a running stack.
 pytestmark = pytest.mark.xdist_group("bad-input")

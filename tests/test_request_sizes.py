@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 MEBIBYTE = 1 << 20
 

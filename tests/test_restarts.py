@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support import CHECKOUT, ROOT, Stack, run, wait_until
+from tests.support.stack import CHECKOUT, ROOT, Stack, run, wait_until
 
 
 @contextmanager
@@ -51,13 +51,13 @@ def clients(address: str, count: int = 4) -> Iterator[list[str]]:
             thread.join(30)
 
 
-@pytest.mark.parametrize("service", ["nginx", "listener", "uwsgi"])
+@pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_restart(disposable_stack: Stack, service: str) -> None:
     disposable_stack("restart", service)
     wait_until(disposable_stack.serves, "served again", 30)
 
 
-@pytest.mark.parametrize("service", ["nginx", "listener", "uwsgi"])
+@pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     # From inside, as a crash: `docker kill` counts as the operator's wish and is not restarted.
     before = disposable_stack.container(service)["State"]["StartedAt"]
@@ -93,7 +93,7 @@ def test_no_request_is_lost_by_a_new_version_of_the_code(disposable_stack: Stack
     override.write_text(json.dumps({"services": {"uwsgi": changed, "release": {"image": image}}}))
     # Compose writes the project's name into an image: built by another one, all would be replaced now.
     stack("up", "--build", "--detach", "--wait")
-    untouched = {service: stack.container(service)["State"]["StartedAt"] for service in ("nginx", "listener")}
+    untouched = {service: stack.container(service)["State"]["StartedAt"] for service in ("nginx", "uwsgi-socket")}
     with clients(stack.url("/echo")) as failures:
         stack("--file", str(override), "up", "--build", "--detach", "--wait")
         assert stack.get("/sleep/1").text == "slept in the next version"

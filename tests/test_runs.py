@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import runs
-from tests.support import CHECKOUT, run
+from tests.support import runs
+from tests.support.stack import CHECKOUT, run
 
 DEAD = "0badcafe"
 

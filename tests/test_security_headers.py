@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 OURS = {
     "X-Content-Type-Options": "nosniff",

@@ -10,10 +10,10 @@ import yaml
 
 from ops import adopt
 from ops.__main__ import parser
-from tests.support import ROOT, run
+from tests.support.stack import ROOT, run
 
-PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"))
-COMPOSE_FILES = sorted(ROOT.glob("compose*.yaml"))
+PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"))
+COMPOSE_FILES = sorted([*ROOT.glob("compose*.yaml"), *ROOT.glob("overrides/*.yaml")])
 # Read from the user's shell, not from .env: they belong to her machine.
 OF_THE_MACHINE = {
     "DEV_UID",
@@ -53,10 +53,10 @@ def nginx(directive: str) -> str:
     return str(re.findall(rf"^\s*{directive} ([^;]+);", text, re.MULTILINE)[0])
 
 
-def uwsgi(option: str, file: str = "uwsgi.ini") -> int:
+def uwsgi(option: str, file: str = "uwsgi/uwsgi.ini") -> int:
     """Return a number from a section [uwsgi]."""
     read = configparser.ConfigParser(strict=False, interpolation=None)
-    read.read(ROOT / "uwsgi" / file)
+    read.read(ROOT / file)
     return int(read["uwsgi"][option])
 
 
@@ -109,14 +109,14 @@ def test_what_nginx_lets_through_fits_into_uwsgi() -> None:
 
 
 def test_queue_is_within_what_the_kernel_allows() -> None:
-    assert uwsgi("listen", "listener.ini") <= base()["listener"]["sysctls"]["net.core.somaxconn"]
+    assert uwsgi("listen", "sockets/uwsgi-socket.ini") <= base()["uwsgi-socket"]["sysctls"]["net.core.somaxconn"]
 
 
 def test_base_alone_is_refused_by_name() -> None:
     done = run("docker", "compose", "--env-file", "/dev/null", "--file", "compose.yaml", "config", "--quiet")
     assert done.returncode != 0
     # Compose names one of the two that lack it, now this, now that.
-    assert re.search(r'service "(nginx|listener)" refers to undefined config \1-transport', done.stderr)
+    assert re.search(r'service "(nginx|uwsgi-socket)" refers to undefined config \1-transport', done.stderr)
 
 
 def test_overrides_stay_small_and_undo_nothing() -> None:
@@ -124,7 +124,7 @@ def test_overrides_stay_small_and_undo_nothing() -> None:
         if file.name != "compose.yaml":
             assert len(file.read_text().splitlines()) <= 40, file.name
             # Its purpose is to have nginx leave its network.
-            resets = ["networks: !reset []", "ports: !reset []"] * (file.name == "compose.host-network.yaml")
+            resets = ["networks: !reset []", "ports: !reset []"] * (file.name == "host-network.yaml")
             found = [line.strip() for line in file.read_text().splitlines() if "!reset" in line]
             assert found == resets, file.name
             assert "!override" not in file.read_text(), file.name
@@ -134,9 +134,9 @@ def test_each_transport_is_three_files_of_one_name() -> None:
     names = {
         "compose": {file.name.removeprefix("compose.").removesuffix(".yaml") for file in COMPOSE_FILES},
         "nginx": {file.stem for file in (ROOT / "nginx/transports").iterdir()},
-        "uwsgi": {file.stem for file in (ROOT / "uwsgi/transports").iterdir()},
+        "sockets": {file.stem for file in (ROOT / "sockets/transports").iterdir()},
     }
-    assert names["nginx"] == names["uwsgi"] == {"tcp", "unix-socket"} <= names["compose"]
+    assert names["nginx"] == names["sockets"] == {"tcp", "unix-socket"} <= names["compose"]
 
 
 def test_no_file_names_a_registry() -> None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 PLAIN = "/static/probe/style.css"
 
@@ -74,5 +74,5 @@ def test_hidden_files_are_not_served(stack: Stack) -> None:
 
 def test_served_while_uwsgi_is_stopped(disposable_stack: Stack) -> None:
     address = hashed(disposable_stack)
-    disposable_stack("stop", "uwsgi", "listener")
+    disposable_stack("stop", "uwsgi", "uwsgi-socket")
     assert disposable_stack.get(address, timeout=5).status_code == 200

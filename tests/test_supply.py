@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ops import supply
-from tests.checkout import Checkout
-from tests.support import ROOT, Stack, run
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT, Stack, run
+from tools import supply
 
 
 def test_bill_of_materials_names_what_is_in_the_images(
@@ -28,8 +28,8 @@ def test_bill_of_materials_names_what_is_in_the_images(
         found[service] = {one["purl"].partition("?")[0].partition("@")[0] for one in document["components"]}
     assert "pkg:deb/debian/nginx" in found["nginx"]
     assert {"pkg:pypi/django", "pkg:pypi/uwsgi", "pkg:deb/debian/libc6"} <= found["uwsgi"]
-    assert "pkg:pypi/uwsgi" in found["listener"]
-    assert "pkg:pypi/django" not in found["listener"]
+    assert "pkg:pypi/uwsgi" in found["uwsgi-socket"]
+    assert "pkg:pypi/django" not in found["uwsgi-socket"]
 
 
 @pytest.mark.xdist_group("bad-input")

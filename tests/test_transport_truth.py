@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 LISTENING = "0A"
 
@@ -29,12 +29,12 @@ def test_nginx_names_the_transport(stack: Stack) -> None:
     assert stack.get("/echo").json()["meta"]["TRANSPORT"] == stack.transport
 
 
-def test_listener_is_bound_where_the_transport_says(stack: Stack) -> None:
+def test_uwsgi_socket_is_bound_where_the_transport_says(stack: Stack) -> None:
     if stack.transport == "tcp":
-        assert listening_ports(stack, "listener") == {20001}
+        assert listening_ports(stack, "uwsgi-socket") == {20001}
         assert sockets_in(stack, "nginx", "/run") == ""
     else:
-        assert listening_ports(stack, "listener") == set()
+        assert listening_ports(stack, "uwsgi-socket") == set()
         assert sockets_in(stack, "nginx", "/run/wire") == "/run/wire/uwsgi.sock\n"
 
 
@@ -47,24 +47,24 @@ def test_nginx_listens_on_its_own_ports_only(stack: Stack) -> None:
 
 
 def test_only_nginx_is_published_and_on_loopback(stack: Stack) -> None:
-    for service in ("nginx", "listener", "uwsgi", "release"):
+    for service in ("nginx", "uwsgi-socket", "uwsgi", "release"):
         ports = stack.container(service)["NetworkSettings"]["Ports"] or {}
         bound = {one["HostIp"] for published in ports.values() for one in published or []}
         assert bound == ({"127.0.0.1"} if service == "nginx" else set()), service
 
 
-def test_only_nginx_and_listener_share_the_wire(stack: Stack) -> None:
+def test_only_nginx_and_uwsgi_socket_share_the_wire(stack: Stack) -> None:
     joined = set()
-    for service in ("nginx", "listener", "uwsgi", "release"):
+    for service in ("nginx", "uwsgi-socket", "uwsgi", "release"):
         inspected = stack.container(service)
         networks = {name.rpartition("_")[2] for name in inspected["NetworkSettings"]["Networks"]}
         mounts = {mount["Destination"] for mount in inspected["Mounts"]}
         if "wire" in networks or "/run/wire" in mounts:
             joined.add(service)
-    assert joined == {"nginx", "listener"}
+    assert joined == {"nginx", "uwsgi-socket"}
 
 
-@pytest.mark.parametrize("service", ["uwsgi", "listener"])
+@pytest.mark.parametrize("service", ["uwsgi", "uwsgi-socket"])
 def test_project_has_no_way_out(stack: Stack, service: str) -> None:
     routes = stack.exec(service, "cat", "/proc/net/route").splitlines()[1:]
     assert all(line.split()[1] != "00000000" for line in routes), routes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 PAGE = b"<script>document.title = 'taken over'</script>"
 
@@ -21,7 +21,7 @@ def test_an_upload_is_served_in_a_sandbox(stack: Stack, name: str) -> None:
 
 def test_an_upload_is_served_while_uwsgi_is_stopped(disposable_stack: Stack) -> None:
     address = disposable_stack.post("/upload/notes.txt", b"kept").text
-    disposable_stack("stop", "uwsgi", "listener")
+    disposable_stack("stop", "uwsgi", "uwsgi-socket")
     assert disposable_stack.get(address, timeout=5).content == b"kept"
 
 

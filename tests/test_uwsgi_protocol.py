@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.support import Stack, run
+from tests.support.stack import Stack, run
 
 # The file that the commands below would make in the container that carries them out.
 WITNESS = "/tmp/was-here"
@@ -79,7 +79,7 @@ def addresses(stack: Stack, service: str) -> list[str]:
 def test_a_third_container_does_not_reach_it(stack: Stack, network: str | None) -> None:
     """C11, from every network there is but the wire, by address and by name."""
     joined = ("--network", f"{stack.project}_{network}") if network else ()
-    places = [*addresses(stack, "listener"), *addresses(stack, "uwsgi"), "listener", "uwsgi"]
+    places = [*addresses(stack, "uwsgi-socket"), *addresses(stack, "uwsgi"), "uwsgi-socket", "uwsgi"]
     for place in places:
         assert third_container(stack, place, packet({}), *joined).startswith("no connection"), place
 
@@ -88,7 +88,7 @@ def test_a_third_container_does_not_reach_it(stack: Stack, network: str | None) 
 def wire(stack: Stack) -> tuple[str, tuple[str, ...]]:
     """How a container that was let onto the wire connects: the place, and the options that let it."""
     if stack.transport == "tcp":
-        return "listener", ("--network", f"{stack.project}_wire")
+        return "uwsgi-socket", ("--network", f"{stack.project}_wire")
     mounted = f"{stack.project}_wire:/run/wire"
     return "/run/wire/uwsgi.sock", ("--network", "none", "--group-add", "10000", "--volume", mounted)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support import Stack
+from tests.support.stack import Stack
 
 WARM_UP = """
 import gc, json, os, runpy, sys

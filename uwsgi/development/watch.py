@@ -19,7 +19,7 @@ UWSGI = [
     *("uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini", "--ini", "/etc/uwsgi/uwsgi.ini:pool"),
     *("--ini", "/etc/uwsgi/development.ini"),
 ]
-# How often to look at processes that end by themselves (make reload, a new listener) or were told to
+# How often to look at processes that end by themselves (make reload, a new uwsgi-socket) or were told to
 LOOK_EVERY_MS = 500
 STOP_SECONDS = 1.0
 # By process: those told to leave, and until when they may take
@@ -32,7 +32,7 @@ def start() -> subprocess.Popen[bytes]:
 
 
 def dismiss(server: subprocess.Popen[bytes]) -> None:
-    """Have uWSGI answer what it is at and end. The next one need not wait: both take from the listener's queue."""
+    """Have uWSGI answer what it is at and end. The next one need not wait: both take from the uwsgi-socket's queue."""
     server.send_signal(signal.SIGTERM)
     leaving[server] = time.monotonic() + STOP_SECONDS
 

@@ -1,0 +1,54 @@
+"""What git does not carry: .env, project.env and the secrets."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+from ops.console import ROOT, Stop
+
+KEY = Path("secrets/django_secret_key")
+# Django's own check asks for 50 characters.
+KEY_BYTES = 48
+# Readable by all because the container's user is none of this machine's, and a compose secret keeps the
+# mode of its file. Its folder, 0700, is what keeps other users of this machine out.
+MODE = 0o444
+READABLE_BY_ALL = 0o004
+OWN = """# What your project's own settings read from the environment, one NAME=value a line. After a change: make up.
+# Whoever may use Docker on this machine can read it.
+"""
+
+
+def ensure(root: Path = ROOT) -> None:
+    """Make .env, project.env and Django's secret key where they are missing.
+
+    Raises Stop if the key is there but empty: replacing it would end every session, so nobody but the
+    owner may decide that.
+    """
+    env = root / ".env"
+    if not env.exists():
+        shutil.copyfile(root / ".env.example", env)
+        print("Made .env from .env.example: the settings of this stack, yours to change")
+    own = root / "project.env"
+    if not own.exists():
+        own.write_text(OWN)
+        own.chmod(0o600)
+    key = root / KEY
+    if not key.exists():
+        make_key(key)
+        print(f"Made {KEY}: keep it, sessions are signed with it")
+    elif not key.read_text().strip():
+        raise Stop(f"{KEY} is empty. Put your key back, or have a new one made: rm {KEY} and start again")
+    elif not key.stat().st_mode & READABLE_BY_ALL:
+        key.chmod(MODE)
+
+
+def make_key(key: Path) -> None:
+    """Write a new key, complete or not at all."""
+    key.parent.mkdir(mode=0o700, exist_ok=True)
+    key.parent.chmod(0o700)
+    beside = key.with_name(f".{key.name}.new")
+    beside.write_text(secrets.token_urlsafe(KEY_BYTES) + "\n")
+    beside.chmod(MODE)
+    beside.replace(key)

@@ -1,0 +1,83 @@
+#!/usr/bin/python3 -SEs
+"""Health check of `uwsgi-socket`, and the length of its queue: asks the pool for the socket, as uwsgi does.
+
+Prints one JSON line: where the socket is bound, how many connections wait in it and how many may.
+uWSGI's own stats cannot tell: of a Unix socket's queue they know nothing.
+"""
+
+import json
+import os
+import socket
+import struct
+import sys
+
+POOL = "/run/pool/uwsgi.sock"
+SECONDS = 3
+TCP_INFO_UNACKED = 24  # offset in struct tcp_info; of a listening socket: how many wait to be accepted
+TCP_INFO_SACKED = 28  # ... and how many may (linux/net/ipv4/tcp.c, tcp_get_info)
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST = 1
+UDIAG_SHOW_RQLEN = 0x10
+UNIX_DIAG_RQLEN = 4
+
+
+def listening_socket() -> socket.socket:
+    """Return the socket that the pool hands out. Raises OSError if it does not, or if it does not listen."""
+    with socket.socket(socket.AF_UNIX) as pool:
+        pool.settimeout(SECONDS)
+        pool.connect(POOL)
+        _, descriptors, _, _ = socket.recv_fds(pool, 14, 1)
+    if not descriptors:
+        raise OSError("the pool handed out no socket")
+    handed = socket.socket(fileno=descriptors[0])
+    if not handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError("the pool's socket does not listen")
+    return handed
+
+
+def tcp_queue(listening: socket.socket) -> tuple[int, int]:
+    """Return how many connections wait in a TCP socket, and how many may."""
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+    waiting, most = struct.unpack_from("=I", info, TCP_INFO_UNACKED) + struct.unpack_from("=I", info, TCP_INFO_SACKED)
+    return waiting, most
+
+
+def unix_queue(listening: socket.socket) -> tuple[int, int]:
+    """Return the same of a Unix socket, which only the kernel's socket diagnosis tells."""
+    inode = os.fstat(listening.fileno()).st_ino
+    any_cookie = 0xFFFFFFFF
+    question = struct.pack(
+        "=BBHIIIII", socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, UDIAG_SHOW_RQLEN, any_cookie, any_cookie
+    )
+    head = struct.pack("=IHHII", 16 + len(question), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+        kernel.settimeout(SECONDS)
+        kernel.send(head + question)
+        answer = kernel.recv(4096)
+    position = 32  # netlink header 16, struct unix_diag_msg 16
+    while position + 4 <= len(answer):
+        length, kind = struct.unpack_from("=HH", answer, position)
+        if kind == UNIX_DIAG_RQLEN:
+            waiting, most = struct.unpack_from("=II", answer, position + 4)
+            return waiting, most
+        position += max(4, (length + 3) & ~3)
+    raise OSError("the kernel did not tell the queue's length")
+
+
+def report() -> dict[str, str | int]:
+    """Return the address of the socket and the state of its queue."""
+    with listening_socket() as listening:
+        name = listening.getsockname()
+        if listening.family == socket.AF_UNIX:
+            address, (waiting, most) = str(name), unix_queue(listening)
+        else:
+            address, (waiting, most) = f"{name[0]}:{name[1]}", tcp_queue(listening)
+    return {"address": address, "waiting": waiting, "most": most}
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(report()))
+    except OSError as problem:
+        sys.exit(f"the pool at {POOL} does not answer: {problem}")

@@ -1,0 +1,75 @@
+"""Seven ways to break a release, and what `make deploy` must say of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.support.site import Site
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way: its name, the deed, and a part of the message."""
+
+    name: str
+    do: Callable[[Site], None]
+    said: str
+
+
+def failing_import(site: Site) -> None:
+    """Import what is not there."""
+    site.append("wsgi.py", "import nothing_of_that_name")
+
+
+def wrong_settings(site: Site) -> None:
+    """Name a module of addresses that is not there."""
+    site.append("settings.py", 'ROOT_URLCONF = "probe.no_such_urls"')
+
+
+def failing_migration(site: Site) -> None:
+    """Add a migration that raises."""
+    site.append("settings.py", 'INSTALLED_APPS += ["probe"]')
+    folder = site.folder / "app/probe/migrations"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "0001_fails.py").write_text(
+        "from django.db import migrations\n\n"
+        "def fail(apps, schema_editor):\n    raise RuntimeError('this migration fails')\n\n"
+        "class Migration(migrations.Migration):\n    operations = [migrations.RunPython(fail)]\n"
+    )
+
+
+def failing_health(site: Site) -> None:
+    """Answer the health check with 500."""
+    site.append("urls.py", 'urlpatterns.insert(0, path("healthz", views.fail))')
+
+
+# What the import check cannot see, since it is no worker: the trial must.
+ONLY_IN_A_WORKER = "try:\n    import uwsgi\nexcept ImportError:\n    pass\nelse:\n    "
+
+
+def hang(site: Site) -> None:
+    """Hang while the server starts."""
+    site.append("wsgi.py", f"{ONLY_IN_A_WORKER}import time; time.sleep(600)")
+
+
+def too_much_memory(site: Site) -> None:
+    """Take more than the memory limit while the server starts."""
+    site.append("wsgi.py", f'{ONLY_IN_A_WORKER}hog = b"x" * (1 << 30)')
+
+
+def failing_image(site: Site) -> None:
+    """Require what does not exist."""
+    (site.folder / "app/requirements.txt").write_text("no-such-thing-as-this==1.0\n")
+
+
+BREAKS = (
+    Break("import error", failing_import, "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+    Break("wrong settings", wrong_settings, "No module named 'probe.no_such_urls'"),
+    Break("failing migration", failing_migration, "RuntimeError: this migration fails"),
+    Break("health check answers 500", failing_health, "unhealthy"),
+    Break("hang at start", hang, "does not become healthy"),
+    Break("memory limit met at start", too_much_memory, "memory limit"),
+    Break("image does not build", failing_image, "No matching distribution found for no-such-thing-as-this==1.0"),
+)

@@ -1,0 +1,64 @@
+"""A copy of this repository with the probe in app/: what deploys are tried on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT, run
+from tools.load import Load
+
+
+class Site(Checkout):
+    """A copy of this repository with the probe in app/, up and running."""
+
+    def __init__(self, folder: Path, transport: str) -> None:
+        super().__init__(folder, f"deploy-{transport}")
+        self.transport = transport
+        self.environment |= {
+            "UWSGI_MODULE": "probe.wsgi:application",
+            # Two are busy with slow requests most of the time.
+            "UWSGI_PROCESSES": "4",
+            # A load is one client, and a fast one.
+            "NGINX_REQUEST_RATE": "1000000r/s",
+            "COMPOSE_FILE": "compose.yaml:compose.tcp.yaml:tests/overrides/quick.yaml",
+        }
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the unbroken probe into app/."""
+        shutil.rmtree(self.folder / "app")
+        shutil.copytree(ROOT / "tests/probe", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def up(self) -> None:
+        """Start over this site's transport."""
+        self.made("up" if self.transport == "tcp" else "up-unix")
+
+    def change(self, version: str) -> None:
+        """Change the code, as a developer would before a deploy."""
+        (self.folder / "app/probe/version.py").write_text(f'VERSION = "{version}"\n')
+
+    def append(self, file: str, text: str) -> None:
+        """Add lines to a file of the project."""
+        with (self.folder / "app/probe" / file).open("a") as source:
+            source.write(f"\n{text}\n")
+
+    def load(self) -> Load:
+        """Return a load on this site."""
+        return Load("127.0.0.1", int(self.environment["HTTP_PORT"]))
+
+    def version(self) -> str:
+        """Return the version that answers now."""
+        return self.get("/version").text
+
+    def uwsgi(self) -> list[str]:
+        """Return the names of the uwsgi containers that run."""
+        label = f"label=com.docker.compose.project={self.project}"
+        service = "label=com.docker.compose.service=uwsgi"
+        told = run("docker", "ps", "--filter", label, "--filter", service, "--format", "{{.Names}}").stdout
+        return sorted(told.split())
+
+    def releases(self) -> list[str]:
+        """Return the lines of `make releases`."""
+        return self.made("releases").splitlines()

@@ -1,0 +1,168 @@
+"""The stack under test, and the few things that many tests do with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from testcontainers.compose import DockerCompose
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Tests of two checkouts may run at once on one machine.
+CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
+Found = TypeVar("Found")
+
+
+def wait_until(look: Callable[[], Found | None], what: str, seconds: float = 30) -> Found:
+    """Return what `look` finds, asking until it is true. Fails with the last answer after `seconds`."""
+    deadline = time.monotonic() + seconds
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            last = found = look()
+            if found:
+                return found
+        except (OSError, requests.RequestException, subprocess.SubprocessError) as problem:
+            last = problem
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}; last: {last!r}")
+
+
+def run(
+    *command: str, seconds: float = 120, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and return what it printed; its exit code is the caller's to judge."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def processes_of(container: str) -> list[str]:
+    """Return the process ids, as this machine sees them, of a container; its PID 1 comes first.
+
+    The order of `docker top` is no help: once the kernel's numbers have begun anew, a child's may be lower.
+    """
+    first = run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
+    others = run("docker", "top", container, "-o", "pid").stdout.split()[1:]
+    return [first, *(process for process in others if process != first)]
+
+
+class Stack:
+    """The shipped compose files of one transport with tests/overrides/test.yaml, under a project name of its own."""
+
+    def __init__(self, transport: str, role: str, extra: Sequence[str] = ()) -> None:
+        self.transport = transport
+        self.project = f"test-{CHECKOUT}-{transport}-{role}"
+        self.files = ["compose.yaml", TRANSPORTS[transport], "tests/overrides/test.yaml", *extra]
+        self.compose = DockerCompose(
+            ROOT,
+            compose_file_name=[*self.files],
+            wait=True,
+            env_file="tests/stack.env",
+            docker_command_path="docker",
+        )
+        # DockerCompose has no argument for the project's name; it goes where every call takes it from.
+        self.compose.compose_command_property += ["--project-name", self.project]
+
+    def start(self) -> Stack:
+        """Start, after whatever a killed run has left behind is gone."""
+        self.stop()
+        try:
+            self.compose.start()
+        except subprocess.CalledProcessError as failed:
+            evidence = self.evidence()
+            self.stop()
+            raise AssertionError(f"{failed.stderr.decode()}\n{evidence}") from failed
+        return self
+
+    def stop(self) -> None:
+        """Remove containers, networks and volumes of this project."""
+        # Killed first: a graceful stop would wait for requests that nobody is left to read.
+        self("kill", check=False)
+        self("down", "--volumes", "--remove-orphans")
+
+    def __call__(self, *arguments: str, check: bool = True) -> str:
+        """Run a docker compose command on this stack and return what it prints."""
+        done = run(*self.compose.docker_compose_command(), *arguments)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def exec(self, service: str, *command: str) -> str:
+        """Run a command in a container of `service` and return what it prints, stderr included."""
+        done = run("docker", "exec", self.container(service)["Id"], *command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def log(self, service: str) -> str:
+        """Return the whole log of the first container of `service`."""
+        done = run("docker", "logs", self.container(service)["Id"])
+        return done.stdout + done.stderr
+
+    def processes(self, service: str) -> list[str]:
+        """Return the process ids, as this machine sees them, of a container; its PID 1 comes first."""
+        return processes_of(self.container(service)["Id"])
+
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        """Return what `docker inspect` says of each container of `service`, stopped ones included."""
+        ids = self("ps", "--all", "--quiet", service).split()
+        told: list[dict[str, Any]] = json.loads(run("docker", "inspect", *ids).stdout) if ids else []
+        return told
+
+    def container(self, service: str) -> dict[str, Any]:
+        """Return the first of `containers`."""
+        return self.containers(service)[0]
+
+    def address(self, service: str = "nginx", port: int = 8080) -> tuple[str, int]:
+        """Return where a service is published."""
+        bound = self.container(service)["NetworkSettings"]["Ports"][f"{port}/tcp"][0]
+        return bound["HostIp"], int(bound["HostPort"])
+
+    def url(self, path: str = "/", service: str = "nginx", port: int = 8080) -> str:
+        """Return the address of a path, by the name localhost."""
+        return f"http://localhost:{self.address(service, port)[1]}{path}"
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """Send a GET that is not repeated."""
+        return requests.get(self.url(path), timeout=options.pop("timeout", 20), **options)
+
+    def post(self, path: str, data: bytes | dict[str, str], **options: Any) -> requests.Response:
+        """Send a POST that is not repeated."""
+        return requests.post(self.url(path), data=data, timeout=options.pop("timeout", 20), **options)
+
+    def raw(self, request: bytes, seconds: float = 15) -> bytes:
+        """Send bytes as they are and return all that comes back until the connection closes."""
+        with socket.create_connection(self.address(), timeout=seconds) as connection:
+            connection.sendall(request)
+            answer = b""
+            try:
+                while chunk := connection.recv(65_536):
+                    answer += chunk
+            except ConnectionResetError:
+                pass
+            return answer
+
+    def serves(self) -> bool:
+        """Return whether a request goes all the way to Django and back."""
+        return self.get("/echo", timeout=5).status_code == 200
+
+    def evidence(self) -> str:
+        """Return what explains a failure: each service's log and the configuration nginx has in effect."""
+        logs = self("logs", "--no-color", "--timestamps", "--tail", "80", check=False)
+        effective = self("exec", "-T", "nginx", "nginx", "-T", check=False)
+        return f"{self('ps', '--all', check=False)}\n{logs}\n{effective}"
