@@ -170,11 +170,11 @@ def faults(site: Site) -> list[Row]:
 
 
 def away(site: Site, service: str) -> Row:
-    """Kill what holds a socket: requests of that moment are lost, so what counts is how soon it heals."""
+    """Kill what holds a socket: requests of that moment are lost, so what counts is how long recovery takes."""
     began = time.monotonic()
     restarted(site, service, lambda: kill(processes(site, service)[0]))
     wait_until(lambda: site.get("/version").status_code == 200, f"serving after {service} was killed", 60)
-    row = Row(site.transport, f"{service} killed: heals by itself", 1, 0, 0, time.monotonic() - began)
+    row = Row(site.transport, f"{service} killed: recovers on its own", 1, 0, 0, time.monotonic() - began)
     print(row.line(), flush=True)
     return row
 
@@ -231,16 +231,16 @@ def page(rows: list[Row], seconds: float) -> str:
     return f"""# Proof
 
 Written by `make prove` on {time.strftime("%F")}, in {seconds / 60:.0f} minutes: {platform.machine()},
-{os.cpu_count()} cores, {platform.system()} {platform.release()}. Clients on keep-alive connections that
-repeat nothing: half of the requests POST with a body whose checksum must come back, two clients are always
-inside a request of 3 s. A request is lost when its answer is not the right one with status 200.
+{os.cpu_count()} cores, {platform.system()} {platform.release()}. Clients use keep-alive connections and
+never retry: half of the requests POST a body whose checksum must match; two clients are always in the middle of a
+3 s request. A request is lost if its response is not the right one with status 200.
 
 {head}
 {table}
 
-A killed process takes with it what it had accepted; "may lose" is that number. When the process that holds
-the published port or the queue is killed, what was in it is gone, so that row says how soon it heals.
-The control is the tutorials' way: uWSGI binds its own socket and its container is recreated.
+A killed process loses the requests it had accepted; "may lose" is that number. If the process that holds the
+published port or the queue is killed, everything in it is lost, so that row shows how long recovery takes.
+The control is the usual tutorial setup: uWSGI binds its own socket and its container is recreated.
 """
 
 
