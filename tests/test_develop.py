@@ -47,7 +47,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def uwsgi(site: Checkout) -> str:
     """Return the name of the uwsgi container."""
-    return next(name for name in site.containers() if "-uwsgi-" in name)
+    return site.containers("uwsgi")[0]
 
 
 def answers_within(site: Checkout, path: str, text: str, seconds: float) -> None:

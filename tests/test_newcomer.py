@@ -258,7 +258,8 @@ def test_down_keeps_the_data_and_clean_asks_first(checkout: Checkout) -> None:
     volumes = run("docker", "volume", "ls", "--quiet").stdout
     assert f"{checkout.project}_data" in volumes
     checkout.made("clean", "CONFIRM=1")
-    assert f"{checkout.project}_data" not in run("docker", "volume", "ls", "--quiet").stdout
+    mine = ("ls", "--quiet", "--filter", f"label=com.docker.compose.project={checkout.project}")
+    assert {kind: run("docker", kind, *mine).stdout for kind in ("network", "volume")} == {"network": "", "volume": ""}
 
 
 def test_top_follows_the_workers(checkout: Checkout) -> None:

@@ -83,21 +83,33 @@ def test_no_request_is_lost_by_a_reload(disposable_stack: Stack) -> None:
     assert failures == []
 
 
-def test_no_request_is_lost_by_a_new_version_of_the_code(disposable_stack: Stack, tmp_path: Path) -> None:
-    stack, image = disposable_stack, f"test-{CHECKOUT}-{disposable_stack.transport}-next"
+def test_no_request_is_lost_by_a_new_version_of_the_code(
+    transport: str, worker_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compose writes the project's name into an image that it builds: these must not take the names of the others'.
+    image = f"test-{CHECKOUT}-{transport}-next"
+    monkeypatch.setenv("TEST_IMAGES", image)
+    stack = Stack(transport, f"next-{worker_id}")
+    try:
+        code_changes(stack, image, tmp_path)
+    finally:
+        stack("down", "--volumes", "--rmi", "local")
+        run("docker", "image", "rm", "--force", image, *(f"{image}-{name}" for name in ("nginx", "sockets", "uwsgi")))
+
+
+def code_changes(stack: Stack, image: str, tmp_path: Path) -> None:
+    """Start the stack, bring a new version of the probe with `docker compose up`, and count what is lost."""
     app = shutil.copytree(ROOT / "tests/probe", tmp_path / "app")
     views = app / "probe/views.py"
     views.write_text(views.read_text().replace('"slept"', '"slept in the next version"'))
     override = tmp_path / "next.yaml"
     changed = {"image": image, "build": {"additional_contexts": {"app": str(app)}}}
     override.write_text(json.dumps({"services": {"uwsgi": changed, "release": {"image": image}}}))
-    # Compose writes the project's name into an image: built by another one, all would be replaced now.
     stack("up", "--build", "--detach", "--wait")
     untouched = {service: stack.container(service)["State"]["StartedAt"] for service in ("nginx", "uwsgi-socket")}
     with clients(stack.url("/echo")) as failures:
         stack("--file", str(override), "up", "--build", "--detach", "--wait")
         assert stack.get("/sleep/1").text == "slept in the next version"
-    run("docker", "image", "rm", "--force", image)
     assert failures == []
     assert {service: stack.container(service)["State"]["StartedAt"] for service in untouched} == untouched
 
