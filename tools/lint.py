@@ -36,15 +36,15 @@ def checks() -> dict[str, Check]:
         # A false alarm is silenced at its line (pragma: allowlist secret); the hashes of a lock are many.
         "secrets": program("detect-secrets-hook", "--exclude-files", r"requirements\.txt$", *listed()),
         "mypy uwsgi": mypy("3.13", *listed("uwsgi/*.py")),
-        # By itself, since both folders have a healthcheck.py
+        # Apart from uwsgi/, because both folders have a healthcheck.py.
         "mypy sockets": mypy("3.13", *listed("sockets/*.py")),
     }
     if SAMPLE:
         found["mypy app"] = mypy("3.13", "app/config", "app/home")
-    theirs = [] if SAMPLE else ["--exclude", "app"]
+    python = ("--force-exclude", *listed("*.py"))
     found |= {
-        "ruff": program("ruff", "check", ".", *theirs),
-        "ruff format": program("ruff", "format", "--check", ".", *theirs),
+        "ruff": program("ruff", "check", *python),
+        "ruff format": program("ruff", "format", "--check", *python),
         "shellcheck": program("shellcheck", *scripts),
         "hadolint": program("hadolint", *listed("*Dockerfile")),
         "yamllint": program("yamllint", "--strict", *listed("*.yaml", "*.yml")),
@@ -65,15 +65,19 @@ def listed(*patterns: str) -> list[str]:
 
 def program(name: str, *arguments: str) -> Check:
     """Return the check that a program of .venv ends with 0."""
+    return command(f"{BIN}/{name}", *arguments)
+
+
+def command(*words: str) -> Check:
+    """Return the check that a command ends with 0."""
 
     def check() -> str:
-        command = [f"{BIN}/{name}", *arguments]
         try:
             done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=ROOT
+                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=ROOT
             )
         except FileNotFoundError:
-            return f"{name} is not in .venv. Run: tools/venv"
+            return f"{words[0]} is missing. If it belongs in .venv, run: tools/venv"
         return (done.stdout or f"ended with {done.returncode}") if done.returncode else ""
 
     return check
@@ -143,10 +147,10 @@ def texts(left_out: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield name, content.decode()
 
 
-def report(some: Mapping[str, Check]) -> list[bool]:
-    """Run checks, as many at once as there are cores, print each in its turn, and return which passed."""
+def report(some: Mapping[str, Check], at_once: int | None = os.cpu_count()) -> list[bool]:
+    """Run checks, by default as many at once as there are cores, print each in its turn, and return which passed."""
     passed = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         for name, running in [(name, pool.submit(check)) for name, check in some.items()]:
             problems = running.result()
             print(f"{'FAIL' if problems else 'ok  '}  {name}", flush=True)
