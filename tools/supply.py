@@ -154,7 +154,7 @@ def relock() -> None:
 
 
 def update() -> None:
-    """Lock the newest Python packages, with hashes, fetch a fresh base image and build all images anew.
+    """Lock the newest Python packages, with hashes, fetch a fresh base image and rebuild all images.
 
     What runs is not touched. Raises Stop before anything is written if a lock cannot be made.
     """
