@@ -67,9 +67,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("transport", names, scope="session", indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one file and transport in one process, and begin with those that take longest."""
     for item in items:
+        if item.get_closest_marker("slow_on_tcp") and transport_of(item) == "tcp-":
+            item.add_marker("slow")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{transport_of(item)}{item.path.stem}"))
     items.sort(key=lambda item: (order(item.path.stem), transport_of(item)))

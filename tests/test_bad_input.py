@@ -15,8 +15,6 @@ from ops import base_image, console, engine, preflight, settings
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, Stack, run
 
-pytestmark = pytest.mark.xdist_group("bad-input")
-
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:

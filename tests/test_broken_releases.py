@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.breaks import BREAKS, Break
+from tests.support.breaks import BREAKS, Break, failing_migration
 from tests.support.site import Site
 from tests.support.stack import run
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
+@pytest.mark.one_transport
+@pytest.mark.parametrize(
+    "broken",
+    [pytest.param(way, id=way.name, marks=[pytest.mark.slow] * (way.do != failing_migration)) for way in BREAKS],
+)
 def test_a_broken_release_never_takes_a_request(site: Site, broken: Break) -> None:
     before, releases, version = site.containers(), site.releases(), site.version()
     try:

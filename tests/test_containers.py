@@ -64,6 +64,7 @@ def test_container_passes_docker_bench(stack: Stack, service: str) -> None:
     assert [row for row, met in rows.items() if not met] == []
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize("service", SERVICES)
 def test_image_passes_docker_bench(stack: Stack, service: str) -> None:
     """Section 4: 4.1 user, 4.8 setuid, 4.9 COPY, 4.10 secrets.
@@ -129,6 +130,7 @@ def test_what_can_be_written_cannot_be_run(stack: Stack, service: str) -> None:
     assert [mount["Destination"] for mount in told if mount["Type"] == "bind" and mount["RW"]] == []
 
 
+@pytest.mark.one_transport
 def test_images_hold_no_tools_of_the_build(stack: Stack) -> None:
     for service in LONG_RUNNING:
         found = stack.exec(
@@ -137,6 +139,7 @@ def test_images_hold_no_tools_of_the_build(stack: Stack) -> None:
         assert found == "", service
 
 
+@pytest.mark.one_transport
 def test_secret_is_in_a_file_and_nowhere_else(stack: Stack) -> None:
     key = stack.exec("uwsgi", "cat", "/run/secrets/django_secret_key").strip()
     assert len(key) >= 50
@@ -157,6 +160,8 @@ def in_layers(image: str, wanted: bytes) -> bool:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 @pytest.mark.parametrize("service", LONG_RUNNING)
 def test_no_layer_holds_the_secret(stack: Stack, service: str) -> None:
     """C7."""
@@ -188,6 +193,7 @@ def test_health_check_passes_and_says_what_it_proves(stack: Stack, service: str)
 CHECKS = {"nginx": "healthcheck", "uwsgi-socket": "healthcheck.py", "uwsgi": "healthcheck.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("service", "hung"), [("nginx", "uwsgi"), ("uwsgi-socket", "uwsgi-socket"), ("uwsgi", "uwsgi")]
 )

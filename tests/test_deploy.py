@@ -32,6 +32,8 @@ def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
     assert now == holder
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_the_last_three_releases_are_kept_and_the_running_one_is_marked(site: Site) -> None:
     for number in range(3):
         site.change(f"kept {number}")
@@ -43,6 +45,8 @@ def test_the_last_three_releases_are_kept_and_the_running_one_is_marked(site: Si
     assert [line.startswith("* ") for line in site.releases()] == [False, True, False]
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_pending_migrations_are_named_and_run(site: Site) -> None:
     try:
         failing_migration(site)
@@ -54,6 +58,8 @@ def test_pending_migrations_are_named_and_run(site: Site) -> None:
         site.restore()
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_of_two_deploys_at_once_the_second_refuses(site: Site) -> None:
     site.change("first of two")
     first = site.deploying()
@@ -67,6 +73,7 @@ def test_of_two_deploys_at_once_the_second_refuses(site: Site) -> None:
     assert site.version() == "first of two"
 
 
+@pytest.mark.slow
 def test_scaling_up_and_down_loses_no_request_and_deploy_keeps_the_number(site: Site) -> None:
     with site.load() as load:
         site.made("scale", "N=3")
@@ -81,6 +88,8 @@ def test_scaling_up_and_down_loses_no_request_and_deploy_keeps_the_number(site: 
     assert len(site.uwsgi()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 @pytest.mark.parametrize("number", ["0", "-1", "two", "100000"])
 def test_a_number_of_containers_that_cannot_be_is_refused(site: Site, number: str) -> None:
     said = site.refused("scale", f"N={number}")
@@ -96,6 +105,8 @@ def test_reload_and_restart_lose_no_request(site: Site) -> None:
     assert load.lost(100) == []
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_pages_of_the_old_release_keep_their_files(site: Site) -> None:
     def stylesheet() -> str:
         manifest = run("docker", "exec", site.uwsgi()[0], "cat", "/srv/static/staticfiles.json").stdout
@@ -114,6 +125,8 @@ def test_pages_of_the_old_release_keep_their_files(site: Site) -> None:
     site.restore()
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_files_that_no_release_has_published_for_long_are_removed(site: Site) -> None:
     folder = f"{site.project}_static:/srv/published"
     image = f"{site.project}-uwsgi"

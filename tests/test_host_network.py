@@ -11,8 +11,6 @@ import pytest
 from tests.support.checkout import Checkout, free_port
 from tests.support.stack import run
 
-pytestmark = pytest.mark.xdist_group("host-network")
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
@@ -51,6 +49,7 @@ def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
     assert "make up-unix" in site.refused("up")
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(site: Checkout) -> None:
     site.made("down")
     with socket.socket() as other:

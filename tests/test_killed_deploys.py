@@ -53,6 +53,7 @@ def killed_and_ended(site: Site, step: Step) -> None:
     assert len(site.containers("uwsgi")) == 1
 
 
+@pytest.mark.slow_on_tcp
 def test_killed_while_the_new_containers_start(site: Site) -> None:
     killed_and_ended(site, START)
 

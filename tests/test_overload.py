@@ -88,6 +88,7 @@ def closed(connection: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.slow_on_tcp
 def test_headers_that_never_end_hurt_nobody(proxied: Stack) -> None:
     """H1: cut off after client_header_timeout, here 3 s."""
     began = time.monotonic()
@@ -98,6 +99,7 @@ def test_headers_that_never_end_hurt_nobody(proxied: Stack) -> None:
     assert time.monotonic() - began > 2
 
 
+@pytest.mark.slow
 def test_bodies_that_never_end_hold_no_worker(proxied: Stack) -> None:
     """H2: nginx takes the body in before it asks Django; of one client at most 100 at a time."""
     head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {ATTACKER}\r\nContent-Length: 9999\r\n\r\n"
@@ -108,6 +110,7 @@ def test_bodies_that_never_end_hold_no_worker(proxied: Stack) -> None:
         wait_until(lambda: sum(b" 429 " in arrived(one) for one in opened) == 50, "all but 100 are refused", 10)
 
 
+@pytest.mark.slow
 def test_readers_that_never_read_hold_no_worker(proxied: Stack) -> None:
     """H3: the answer waits in nginx, which gives it up after send_timeout, here 5 s."""
     size = 25_000_000
@@ -124,6 +127,7 @@ def sent_to_attacker(stack: Stack) -> list[int]:
     return [one["bytes"] for one in entries if one["client"] == ATTACKER and one["uri"].startswith("/bytes/")]
 
 
+@pytest.mark.slow
 def test_ten_thousand_idle_connections_are_kept_and_cost_little(stack: Stack) -> None:
     """L1, from within nginx's own network: the published port's proxy would need two descriptors for each."""
     nginx, image = stack.container("nginx")["Id"], stack.container("uwsgi")["Config"]["Image"]
@@ -176,6 +180,7 @@ async def good_answers(address: tuple[str, int], clients: int, seconds: float) -
     return sorted(good), others
 
 
+@pytest.mark.slow
 def test_twice_as_much_as_it_can_does_not_make_it_slower(changed_stack: Callable[[str], Stack]) -> None:
     """L6, with a queue of 8: what is too much is a 503, and what is taken is answered in time."""
     stack = changed_stack("small-queue")

@@ -51,12 +51,14 @@ def clients(address: str, count: int = 4) -> Iterator[list[str]]:
             thread.join(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_restart(disposable_stack: Stack, service: str) -> None:
     disposable_stack("restart", service)
     wait_until(disposable_stack.serves, "served again", 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     # From inside, as a crash: `docker kill` counts as the operator's wish and is not restarted.
@@ -67,6 +69,7 @@ def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     wait_until(disposable_stack.serves, "served again", 30)
 
 
+@pytest.mark.slow_on_tcp
 def test_no_request_is_lost_while_uwsgi_restarts(disposable_stack: Stack) -> None:
     with clients(disposable_stack.url("/echo")) as failures:
         disposable_stack("restart", "uwsgi")
@@ -83,6 +86,7 @@ def test_no_request_is_lost_by_a_reload(disposable_stack: Stack) -> None:
     assert failures == []
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_by_a_new_version_of_the_code(
     transport: str, worker_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +118,7 @@ def code_changes(stack: Stack, image: str, tmp_path: Path) -> None:
     assert {service: stack.container(service)["State"]["StartedAt"] for service in untouched} == untouched
 
 
+@pytest.mark.slow_on_tcp
 def test_a_request_in_flight_is_finished_by_a_stop(disposable_stack: Stack) -> None:
     answers: list[requests.Response] = []
     slow = threading.Thread(target=lambda: answers.append(disposable_stack.get("/sleep/3000")))
@@ -125,6 +130,7 @@ def test_a_request_in_flight_is_finished_by_a_stop(disposable_stack: Stack) -> N
     assert disposable_stack.container("uwsgi")["State"]["ExitCode"] == 0
 
 
+@pytest.mark.slow
 def test_two_replicas_share_the_requests(disposable_stack: Stack) -> None:
     disposable_stack("up", "--detach", "--no-recreate", "--scale", "uwsgi=2", "--wait")
     seen = {disposable_stack.get("/echo").json()["container"] for _ in range(60)}
