@@ -30,7 +30,7 @@ def test_error_page_is_html_by_default_and_json_on_demand(stack: Stack) -> None:
     assert told.headers["Content-Type"] == "application/json"
     assert told.json() == {
         "status": 404,
-        "error": "There is nothing at this address.",
+        "error": "Page not found.",
         "request_id": told.headers["X-Request-ID"],
     }
 
@@ -45,7 +45,7 @@ def test_no_answer_names_a_version(stack: Stack) -> None:
 def test_a_worker_that_dies_breaks_its_own_request_only(stack: Stack) -> None:
     answer = stack.get("/kill", headers=JSON)
     assert answer.status_code == 502
-    assert answer.json()["error"] == "The request broke off before it was answered."
+    assert answer.json()["error"] == "The server stopped before it could answer."
     wait_until(stack.serves, "the next request is answered", 3)
 
 

@@ -150,7 +150,7 @@ PROBES = [
     ),
     *(Probe("H16", path, get(path), 404) for path in ("/static../etc/passwd", "/static..", "/media../etc/passwd")),
     *(
-        Probe("H17", path, get(path), 404, says=b"There is nothing at this address")
+        Probe("H17", path, get(path), 404, says=b"Page not found")
         for path in (
             "/.git/config",
             "/%2egit/config",

@@ -56,7 +56,7 @@ def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str
     for address in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
         answer = checkout.get(address)
         assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), address
-    # Workers and memory are nobody's business until DJANGO_STACK_PAGE says so: test_browser.py.
+    # Workers and memory are shown only with DJANGO_STACK_PAGE=1: test_browser.py.
     assert 'id="stack"' not in page.text
     assert checkout.get("/api/stack").status_code == 404
 

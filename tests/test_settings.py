@@ -84,6 +84,14 @@ def test_sample_project_reads_every_setting_it_is_given() -> None:
     assert [name for name in names if name not in code] == []
 
 
+def test_settings_of_the_sample_alone_are_documented() -> None:
+    code = (ROOT / "app/config/settings.py").read_text()
+    own = set(re.findall(r'"(DJANGO_[A-Z_]+)"', code)) - {*base()["uwsgi"]["environment"]}
+    assert own == {"DJANGO_STACK_PAGE", "DJANGO_LOG_FORMAT", "DJANGO_LOG_LEVEL"}
+    page = (ROOT / "docs/bring-your-app.md").read_text()
+    assert {name for name in own if f"`{name}" not in page} == set()
+
+
 def test_adopt_knows_what_the_stack_tells_every_project() -> None:
     assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == adopt.TOLD
 
