@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import requests
 
 from tests.support.stack import Stack, wait_until
@@ -55,6 +56,7 @@ def test_a_request_that_hangs_is_cut_off_by_harakiri(stack: Stack) -> None:
     wait_until(stack.serves, "the next request is answered", 3)
 
 
+@pytest.mark.slow_on_tcp
 def test_503_and_retry_after_while_the_socket_is_away(disposable_stack: Stack) -> None:
     stack = disposable_stack
     stack("stop", "uwsgi-socket", "uwsgi")
@@ -69,6 +71,7 @@ def test_503_and_retry_after_while_the_socket_is_away(disposable_stack: Stack) -
     wait_until(stack.serves, "served again without touching nginx", 30)
 
 
+@pytest.mark.slow
 def test_requests_wait_while_uwsgi_is_away(disposable_stack: Stack) -> None:
     stack = disposable_stack
     stack("stop", "uwsgi")
@@ -82,6 +85,7 @@ def test_requests_wait_while_uwsgi_is_away(disposable_stack: Stack) -> None:
     assert requests.get(address, timeout=20).status_code == 200
 
 
+@pytest.mark.slow
 def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     stack = disposable_stack
     stack("rm", "--stop", "--force", "uwsgi", "uwsgi-socket")

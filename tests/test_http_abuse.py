@@ -333,6 +333,7 @@ def ask(address: tuple[str, int], sent: bytes) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_fuzzed_requests_break_nothing(stack: Stack, before: dict[str, list[str]]) -> None:
     """Nothing that hypothesis thinks of is answered by a 5xx that says that something broke, or ends a worker."""
     address = stack.address()

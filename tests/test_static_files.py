@@ -72,6 +72,7 @@ def test_hidden_files_are_not_served(stack: Stack) -> None:
         assert b"Page not found" in answer
 
 
+@pytest.mark.slow_on_tcp
 def test_served_while_uwsgi_is_stopped(disposable_stack: Stack) -> None:
     address = hashed(disposable_stack)
     disposable_stack("stop", "uwsgi", "uwsgi-socket")
