@@ -149,7 +149,7 @@ def bars(document: Document, figure: str, title: str) -> plot.Figure:
 
 
 def page(document: Document) -> str:
-    """Return the page. Plotly's own script is in it, so that it opens anywhere and asks nobody for anything."""
+    """Return the page. Plotly's own script is in it, so that it opens anywhere and loads nothing from elsewhere."""
     shown = without_the_ways_in(document)
     plots = [
         bars(shown, "rate", "Requests per second (median; whiskers: smallest and largest round)"),
