@@ -28,7 +28,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     page = (results / "report.html").read_text()
     assert OURS in page
     assert "goal" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert "<script src=" not in page, "the page needs nobody else"
+    assert "<script src=" not in page, "the page loads nothing from elsewhere"
     read: dict[str, Any] = json.loads((results / "results.json").read_text())
     return read
 

@@ -1,4 +1,4 @@
-"""One client too fast is told so, by its own address, and nobody else is; only a trusted proxy speaks for others."""
+"""A client that is too fast gets a 429, and no other client does; only a trusted proxy may state client addresses."""
 
 from __future__ import annotations
 

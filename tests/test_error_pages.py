@@ -78,7 +78,7 @@ def test_requests_wait_while_uwsgi_is_away(disposable_stack: Stack) -> None:
     address = stack.url("/echo")
     try:
         requests.get(address, timeout=2)
-        raise AssertionError("answered by nobody")
+        raise AssertionError("answered, while uwsgi is stopped")
     except requests.ReadTimeout:
         pass
     stack("start", "uwsgi")

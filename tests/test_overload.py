@@ -50,7 +50,7 @@ def attackers(stack: Stack, number: int, sent: bytes, buffer: int | None = None)
 
 
 def victims(stack: Stack, number: int = 60) -> set[int]:
-    """Return the statuses that another client gets meanwhile; none may take long."""
+    """Return the statuses that another client gets; none may take long."""
     statuses = set()
     address = stack.url("/echo")
     with requests.Session() as session:

@@ -1,4 +1,4 @@
-"""The uwsgi protocol runs what it is told to: nobody but nginx reaches it, and a packet by hand runs nothing."""
+"""The uwsgi protocol can run any command: only nginx reaches it, and a hand-made packet runs nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def packet(extra: dict[str, str], modifier: int = 0) -> bytes:
 
 
 def third_container(stack: Stack, place: str, sent: bytes, *options: str) -> str:
-    """Send a packet from a container of nobody's and return what it heard."""
+    """Send a packet from a container outside of the stack and return the answer."""
     image = stack.container("uwsgi")["Config"]["Image"]
     command = ("--entrypoint", "python3", image, "-c", CLIENT, place, sent.hex())
     done = run("docker", "run", "--rm", *options, *command)
@@ -101,7 +101,7 @@ def witness(stack: Stack) -> bool:
 
 
 def test_the_wire_itself_is_served(stack: Stack, wire: tuple[str, tuple[str, ...]]) -> None:
-    """Or the tests below would pass because nothing connects."""
+    """Otherwise the tests below would pass because nothing connects."""
     place, joined = wire
     answer = third_container(stack, place, packet({}), *joined)
     assert answer.startswith("HTTP/1.1 200 OK")
@@ -126,7 +126,7 @@ COMMANDS = {
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "a command")) for name in COMMANDS]
 )
 def test_a_packet_by_hand_runs_nothing(stack: Stack, wire: tuple[str, tuple[str, ...]], name: str) -> None:
-    """C11: the second net. Whoever does get onto the wire is refused and no worker does what he says."""
+    """C11, the second line: anything that gets onto the wire is refused, and no worker obeys it."""
     place, joined = wire
     stack.exec("uwsgi", "sh", "-c", f"printf %s {json.dumps(CODE)} >/tmp/planted.py")
     answers = {third_container(stack, place, packet(COMMANDS[name]), *joined) for _ in range(3)}

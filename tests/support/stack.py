@@ -110,7 +110,7 @@ class Stack:
 
     def stop(self) -> None:
         """Remove containers, networks and volumes of this project."""
-        # Killed first: a graceful stop would wait for requests that nobody is left to read.
+        # Killed first: a graceful stop would wait for requests that no one will read.
         self("kill", check=False)
         self("down", "--volumes", "--remove-orphans")
 

@@ -52,7 +52,7 @@ def connected(address: str, settings: ChromeOptions) -> Remote:
     """Return a session of the driver. Raises OSError while it does not answer."""
     try:
         return Remote(address, options=settings)
-    except Exception as problem:  # urllib3's, of many kinds, while nobody listens yet
+    except Exception as problem:  # urllib3's, of many kinds, while nothing listens yet
         raise OSError(str(problem)) from problem
 
 
