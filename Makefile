@@ -1,105 +1,122 @@
-# `make` prints the verbs. They act on what is running: its containers' labels say which files made it.
-COMPOSE = COMPOSE_FILE=$$(python3 -m ops files) docker compose
+# `make` lists the commands. They act on the running stack; labels on its containers record its compose files.
+# ##@ starts a group of everyday commands in that list, ##+ a group that is listed with ALL=1.
+COMPOSE = COMPOSE_FILE=$$(ops/run files) docker compose
 .DEFAULT_GOAL = help
 
-help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the commands of every day; ALL=1 lists the rest
+	@awk -v all='$(ALL)' -F ':.*## |^##[@+] ' '/^##[+]/ && !all {exit} /^##[@+]/ {print "\n" $$2} \
+		/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2} END {if (!all) print "\nmake help ALL=1 lists the rest"}' Makefile
 
-adopt: ## What to change in the project in app/ before its first start; reads it, changes nothing
-	@python3 -m ops adopt
+##@ Start
+up: ## Start over TCP, or apply changes
+	ops/run up tcp
 
-up: ready ## Start over TCP; a second time, take in what has changed
-	python3 -m ops up tcp
+up-unix: ## Start over a Unix socket
+	ops/run up unix-socket
 
-up-unix: ready ## The same over a Unix socket
-	python3 -m ops up unix-socket
-
-up-direct: ready ## uWSGI answering HTTP by itself, on 127.0.0.1:20001
-	python3 -m ops direct
-
-dev: ready ## Develop: what is in app/ answers as you save it, with DEBUG; make up goes back
-	python3 -m ops dev
-
-attach: ## The terminal of uwsgi, for breakpoint() under make dev; Ctrl-C leaves it
-	docker attach --detach-keys ctrl-c $$($(COMPOSE) ps --quiet uwsgi)
-
-down: stop ## Stop and remove the containers; the data stays
-	$(COMPOSE) down --remove-orphans
+dev: ## Develop: reload app/ on every save, with DEBUG; make up returns to production
+	ops/run dev
 
 stop: ## Stop the containers gracefully; make up starts them again
-	$(COMPOSE) stop nginx # first: what it has accepted is still answered
+	$(COMPOSE) stop nginx # nginx first, so that requests it has accepted are still answered
 	$(COMPOSE) stop
+
+##@ Change
+adopt: ## List what to change in app/ before going live (read-only)
+	@ops/run adopt
+
+deploy: ## Deploy the code in app/ without losing a request
+	ops/run deploy
+
+rollback: ## Return to the previous release, without a build
+	ops/run rollback
+
+##@ Look
+status: ## Workers, requests, memory, queue; JSON=1 for the raw document
+	@ops/run status $(if $(JSON),--json)
 
 logs: ## Follow the logs; S=nginx for one service
 	$(COMPOSE) logs --follow --tail 100 $(S)
 
-trace: ## All that was logged about one request; ID= its X-Request-ID
-	$(if $(ID),,$(error Say which request: make trace ID=..., from the header X-Request-ID of its answer))
-	@python3 -m ops trace $(ID)
+doctor: ## Diagnose the running stack
+	@ops/run doctor
+
+##@ Data
+manage: ## Django's command line; CMD="createsuperuser"
+	$(if $(CMD),,$(error Which command? Type: make manage CMD="createsuperuser"))
+	$(COMPOSE) exec uwsgi python manage.py $(CMD)
+
+##+ Start, more
+up-direct: ## Serve HTTP from uWSGI without nginx, to find the culprit (DIRECT_PORT)
+	ops/run direct
+
+down: stop ## Stop and remove the containers; the data stays
+	$(COMPOSE) down --remove-orphans
+
+attach: ## Attach to uwsgi's terminal for breakpoint(); Ctrl-C detaches
+	docker attach --detach-keys ctrl-c $$($(COMPOSE) ps --quiet uwsgi)
+
+##+ Change, more
+scale: ## Run several uwsgi containers; N=3
+	$(if $(N),,$(error How many? Type: make scale N=2))
+	ops/run scale $(N)
+
+restart: ## Restart uwsgi while requests wait; S=nginx (one second of downtime)
+	$(COMPOSE) restart $(or $(S),uwsgi)
+
+reload: ## Replace the workers of every uwsgi container, losing no request
+	ops/run reload
+
+##+ Look, more
+trace: ## Everything logged about one request; ID=<X-Request-ID>
+	$(if $(ID),,$(error Which request? Type: make trace ID=..., with the header X-Request-ID of its answer))
+	@ops/run trace $(ID)
 
 ps: ## The containers and their health
 	$(COMPOSE) ps --all
 
-status: ## Workers, requests, memory, queue; JSON=1 for the raw document
-	@python3 -m ops status $(if $(JSON),--json)
+top: ## Status every second, with requests per second
+	@ops/run top
 
-top: ## The same, followed every second, with requests per second
-	@python3 -m ops top
-
-deploy: ready ## Bring the code in app/ into service; the old release serves until the new one is healthy
-	python3 -m ops deploy
-
-rollback: ## Bring the release before back, by its image
-	python3 -m ops rollback
-
-releases: ## The last three releases; * marks the one that serves
-	@python3 -m ops releases
-
-scale: ## Run several uwsgi containers; N=3
-	$(if $(N),,$(error Say how many: make scale N=2))
-	python3 -m ops scale $(N)
-
-restart: ## Restart uwsgi, requests wait meanwhile; S=nginx for another (nginx itself is a gap)
-	$(COMPOSE) restart $(or $(S),uwsgi)
-
-reload: ## Fresh workers in every uwsgi container, no request lost
-	python3 -m ops reload
-
-doctor: ## What is wrong with what runs, and how to mend it
-	@python3 -m ops doctor
-
-manage: ## Django's command line; CMD="createsuperuser"
-	$(if $(CMD),,$(error Say which command: make manage CMD="createsuperuser"))
-	$(COMPOSE) exec uwsgi python manage.py $(CMD)
+releases: ## The last three releases; * is live
+	@ops/run releases
 
 shell: ## A shell in the uwsgi container; S=nginx for another
 	$(COMPOSE) exec $(or $(S),uwsgi) bash
 
-test: ready .venv/done ## Prove it on both transports; K=expression selects tests
+##+ Data, more
+clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
+	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, static). If you mean it: make clean CONFIRM=1))
+	$(COMPOSE) down --remove-orphans --volumes --rmi local
+	ops/run forget
+
+##+ Work on the stack itself
+lint: .venv/done ## Linters and types, in seconds and without Docker
+	.venv/bin/python -m tools.lint
+
+check: ready .venv/done ## Linters, types, and every configuration checked by the program that reads it
+	.venv/bin/python -m tools.check
+
+test: ready .venv/done ## Run the quick tests on both transports; K=expression selects
+	.venv/bin/pytest -m "not slow" $(if $(K),-k "$(K)")
+
+test-all: ready .venv/done ## Run everything, at most 15 minutes; K=expression selects
 	.venv/bin/pytest $(if $(K),-k "$(K)")
 
 prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/measured/proof.md; about half an hour
 	.venv/bin/python -m tools.prove
 
-bench: ready .venv/done ## Measure it against gunicorn and granian on this machine; QUICK=1, CHECK=1 holds it to its targets
+bench: ready .venv/done ## Benchmark against gunicorn and granian; QUICK=1 is short, CHECK=1 fails on a regression
 	.venv/bin/python -m tools.bench $(if $(QUICK),--quick) $(if $(CHECK),--check)
 
-sbom: ready .venv/done ## What is in the running images, as CycloneDX documents in sbom/
+sbom: ready .venv/done ## Write an SBOM of the running images to sbom/ (CycloneDX)
 	.venv/bin/python -m tools.supply sbom
 
 outdated: ready .venv/done ## Which Python and Debian packages have updates
 	@.venv/bin/python -m tools.supply outdated
 
-update: ready .venv/done ## Lock the newest packages, with hashes, and build on a fresh base; what runs is not touched
+update: ready .venv/done ## Re-lock the newest packages and rebuild; the running stack is not touched
 	.venv/bin/python -m tools.supply update
-
-check: ready .venv/done ## Linters, types, and every configuration as its own program reads it
-	.venv/bin/python -m tools.check
-
-clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
-	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volume data). If you mean it: make clean CONFIRM=1))
-	$(COMPOSE) down --remove-orphans --volumes --rmi local
-	python3 -m ops forget
 
 up-%:
 	@echo 'There is no transport "$*". Type make up (TCP), make up-unix or make up-direct.' >&2; exit 2
@@ -111,4 +128,4 @@ ready:
 	@tools/venv
 
 .PHONY: help adopt up up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
-.PHONY: doctor prove bench sbom outdated update manage shell test check clean ready
+.PHONY: doctor manage shell lint check test test-all prove bench sbom outdated update clean ready

@@ -1,72 +1,88 @@
-"""The verbs behind the Makefile that take more than one command: `python3 -m ops VERB`."""
+"""The verbs behind the Makefile that take more than one command: `ops/run VERB`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-from ops import releases, stack
+from ops import base_image, engine, releases, settings, stack
 from ops.adopt import adopt
 from ops.console import Stop
-from ops.deploy import deploy, rollback, scale
+from ops.deploy import deploy, reload, rollback, scale
 from ops.doctor import doctor
-from ops.reload import reload
-from ops.setup import setup
-from ops.status import status
-from ops.top import top
+from ops.status import status, top
 from ops.trace import trace
 from ops.up import develop, direct, up
 
 
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its line in the help, its function, its arguments, and whether the machine is set up first."""
+
+    help: str
+    do: Callable[..., None]
+    arguments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    set_up: bool = False
+
+
+def set_up() -> None:
+    """Make sure of Docker, the settings, the secret key and the base image. If all are there: silent and quick.
+
+    Raises Stop with what to type.
+    """
+    engine.ensure()
+    settings.ensure()
+    base_image.ensure(base_image.name())
+
+
+def print_files() -> None:
+    """Print the files of the running stack as COMPOSE_FILE takes them."""
+    print(":".join(stack.current_files()))
+
+
+TRANSPORT = {"transport": {"choices": stack.TRANSPORTS}}
+VERBS = {
+    "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
+    "adopt": Verb("list what to change in the project in app/ before the first build", adopt),
+    "up": Verb("build and start", up, TRANSPORT, set_up=True),
+    "dev": Verb("start with the source mounted and watched", develop, set_up=True),
+    "direct": Verb("start a uWSGI that answers HTTP itself", direct, set_up=True),
+    "deploy": Verb("deploy the code in app/ without losing a request", deploy, set_up=True),
+    "rollback": Verb("return to the previous release", rollback),
+    "releases": Verb("list the releases that are kept", releases.show),
+    "scale": Verb("run N uwsgi containers", scale, {"wanted": {"metavar": "N"}}),
+    "reload": Verb("reload every uwsgi container, one after the other", reload),
+    "status": Verb("print workers and queue", status, {"--json": {"dest": "as_json", "action": "store_true"}}),
+    "top": Verb("print workers and queue every second", top, {"--times": {"type": int}}),
+    "doctor": Verb("diagnose the running stack", doctor),
+    "trace": Verb("print everything logged about one request", trace, {"wanted": {"metavar": "ID"}}),
+    "files": Verb("print the compose files of the running stack, for COMPOSE_FILE", print_files),
+    "forget": Verb("remove all releases, for make clean", releases.forget_all),
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    made = argparse.ArgumentParser(prog="ops", description=__doc__)
-    verbs = made.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("setup", help="what a fresh machine lacks: Docker, base image, settings, secrets")
-    verbs.add_parser("up", help="build and start").add_argument("transport", choices=stack.TRANSPORTS)
-    verbs.add_parser("adopt", help="what to change in the project in app/ before the first build")
-    verbs.add_parser("dev", help="the source mounted and watched")
-    verbs.add_parser("direct", help="uWSGI answering HTTP by itself")
-    verbs.add_parser("reload", help="reload every uwsgi container, one after the other")
-    verbs.add_parser("status", help="workers and queue").add_argument("--json", action="store_true")
-    verbs.add_parser("top", help="status, again and again").add_argument("--times", type=int)
-    verbs.add_parser("deploy", help="bring the code in app/ into service, no request lost")
-    verbs.add_parser("rollback", help="bring the release before back")
-    verbs.add_parser("releases", help="the releases that are kept")
-    verbs.add_parser("scale", help="run N uwsgi containers").add_argument("number")
-    verbs.add_parser("forget", help="remove all releases, for make clean")
-    verbs.add_parser("doctor", help="what is wrong with what runs, and how to mend it")
-    verbs.add_parser("trace", help="all that was logged about one request").add_argument("id")
-    verbs.add_parser("files", help="the compose files that made what runs, for COMPOSE_FILE")
+    made = argparse.ArgumentParser(prog="ops/run", description=__doc__)
+    subparsers = made.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        subparser = subparsers.add_parser(name, help=verb.help)
+        for argument, options in verb.arguments.items():
+            subparser.add_argument(argument, **options)
     return made
-
-
-VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "setup": lambda _: setup(),
-    "up": lambda asked: up(asked.transport),
-    "adopt": lambda _: adopt(),
-    "dev": lambda _: develop(),
-    "direct": lambda _: direct(),
-    "deploy": lambda _: deploy(),
-    "rollback": lambda _: rollback(),
-    "releases": lambda _: releases.show(),
-    "scale": lambda asked: scale(asked.number),
-    "reload": lambda _: reload(),
-    "status": lambda asked: status(asked.json),
-    "doctor": lambda _: doctor(),
-    "top": lambda asked: top(asked.times),
-    "trace": lambda asked: trace(asked.id),
-    "files": lambda _: print(":".join(stack.running_files() or stack.chosen_files())),
-    "forget": lambda _: releases.forget_all(),
-}
 
 
 def main() -> int:
     """Carry one verb out and return the exit code."""
-    asked = parser().parse_args()
+    arguments = vars(parser().parse_args())
+    verb = VERBS[arguments.pop("verb")]
     try:
-        VERBS[asked.verb](asked)
+        if verb.set_up:
+            set_up()
+        verb.do(**arguments)
     except Stop as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 1

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from ops.console import ROOT, Stop, quiet, step
+from ops import stack
+from ops.console import Stop, quiet, step
 
 PULL_SECONDS = 120
-# Debian's minbase is 120 MB packed out; what the official slim image leaves out makes it 78 MB.
+IMPORT_SECONDS = 300
+# Debian's minbase is 120 MB unpacked; without what the official slim image leaves out it is 78 MB.
 LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"]
-# Less than this is an archive that broke off, which docker would import without a word.
+# Less than this is an archive that broke off, which docker would import without an error.
 LEAST_BYTES = 40_000_000
 
 
 def name() -> str:
-    """Return the base image that compose.yaml names. Raises Stop with what Compose says if it cannot."""
-    files = ["--file", "compose.yaml", "--file", "compose.tcp.yaml"]
-    told = subprocess.run(
-        ["docker", "compose", *files, "config", "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    if told.returncode != 0:
-        raise Stop(f"Compose refuses the settings; mend .env or the compose file it names:\n{told.stderr.strip()}")
-    return str(json.loads(told.stdout)["services"]["nginx"]["build"]["args"]["BASE_IMAGE"])
+    """Return the base image that compose.yaml names. Raises Stop with Compose's message if it cannot."""
+    config = stack.config(["compose.yaml", stack.TRANSPORTS["tcp"]])
+    return str(config["services"]["nginx"]["build"]["args"]["BASE_IMAGE"])
 
 
 def ensure(image: str) -> None:
@@ -43,7 +34,7 @@ def ensure(image: str) -> None:
 
 
 def refresh(image: str) -> None:
-    """Fetch `image` even if there is one, with the security updates of the day. Raises Stop as `ensure` does."""
+    """Fetch `image` again, with the latest security updates. Raises Stop as `ensure` does."""
     print(f"Fetching the base image {image}")
     if quiet(["docker", "pull", "--quiet", image], seconds=PULL_SECONDS) is None:
         print("  no registry answers: making it from Debian's packages")
@@ -55,7 +46,7 @@ def make(image: str) -> None:
     if shutil.which("mmdebstrap") is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             raise Stop(
-                f"{image} cannot be pulled, and mmdebstrap, which would make it, is not installed. Run:\n"
+                f"{image} cannot be pulled, and mmdebstrap, which can make it, is not installed. Run:\n"
                 "  sudo apt-get update && sudo apt-get install mmdebstrap"
             )
         step("Installing mmdebstrap", "apt-get update && apt-get install --yes --no-install-recommends mmdebstrap")
@@ -71,11 +62,4 @@ def make(image: str) -> None:
         )
         if archive.stat().st_size < LEAST_BYTES:
             raise Stop(f"mmdebstrap made only {archive.stat().st_size} bytes. Is the disk full? See: df -h {folder}")
-        imported = subprocess.run(
-            ["docker", "import", "--change", 'CMD ["bash"]', str(archive), image],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if imported.returncode != 0:
-        raise Stop(f"docker import of the base image failed: {imported.stderr.strip()}")
+        stack.docker("import", "--change", 'CMD ["bash"]', str(archive), image, seconds=IMPORT_SECONDS)

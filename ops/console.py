@@ -1,27 +1,56 @@
-"""What the set-up steps share: how they run a command, say what they do, and stop."""
+"""What all verbs share: how they run a command, say what they do, and stop."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Stop(Exception):
-    """The set-up cannot go on. The text says what is wrong and what to type."""
+    """The verb cannot go on. The text says what is wrong and what to type."""
+
+
+def run(
+    command: Sequence[str],
+    seconds: float | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    text: str = "",
+    merged: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the folder of the repository, with `text` as its input, and return its result.
+
+    `merged` puts its errors between its other output. Raises Stop if the command is not installed.
+    """
+    errors = subprocess.STDOUT if merged else subprocess.PIPE
+    try:
+        return subprocess.run(
+            command,
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            cwd=ROOT,
+            env=env,
+        )
+    except FileNotFoundError as missing:
+        raise Stop(f"{command[0]} is not installed. Set this machine up: ops/run setup") from missing
 
 
 def quiet(command: Sequence[str], seconds: float = 30) -> str | None:
     """Return what `command` prints, or None if it fails, is missing or takes longer than `seconds`."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        result = run(command, seconds)
+    except (Stop, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def step(title: str, command: str, seconds: float = 900) -> None:
@@ -31,23 +60,14 @@ def step(title: str, command: str, seconds: float = 900) -> None:
     """
     print(f"  {title} ...", end="", flush=True)
     began = time.monotonic()
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(
-            ["sh", "-euc", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )
+        result = run(["sh", "-euc", command], seconds, env=environment, merged=True)
     except subprocess.TimeoutExpired as slow:
         print(" failed")
         raise Stop(f"Gave up after {seconds:.0f} s on:\n  {command}") from slow
-    if done.returncode != 0:
+    if result.returncode != 0:
         print(" failed")
-        end = "\n".join(done.stdout.splitlines()[-15:])
-        raise Stop(f"{end}\n\nThis command failed; mend what it says and start again:\n  {command}")
+        end = "\n".join(result.stdout.splitlines()[-15:])
+        raise Stop(f"{end}\n\nThis command failed. Fix what it says (above) and start again:\n  {command}")
     print(f" {time.monotonic() - began:.0f} s")

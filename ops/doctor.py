@@ -1,15 +1,16 @@
-"""`make doctor`: reads what runs, says what is wrong with it and how to mend it."""
+"""`make doctor`: reads the running stack, says what is wrong with it and how to fix it."""
 
 from __future__ import annotations
 
 import configparser
 import json
 import re
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
@@ -24,39 +25,42 @@ DISK_SHARE = 0.9
 # A container that started again this often and not longer ago is in a loop; a reload counts as one start.
 LOOP_RESTARTS = 3
 LOOP_SECONDS = 60.0
-SOCKET_MODE = "770"
-SOCKET_GROUP = "10000"
+# A request's address is sent up to three times (REQUEST_URI, PATH_INFO, QUERY_STRING): two more than nginx counts.
+ADDRESS_COPIES = 2
+# What nginx adds to a request's headers (nginx/location/uwsgi-params.conf), rounded up
+OWN_VARIABLES = 30
+SOCKET = "10000 770"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was read of the running stack; clocks in seconds, sizes in bytes."""
+    """What was read of a stack, or of its files: times in seconds, sizes in bytes. What is not known is in order."""
 
-    nginx: dict[str, str]
-    uwsgi: dict[str, str]
-    grace: dict[str, float]
+    nginx: Mapping[str, str]
+    uwsgi: Mapping[str, str]
+    grace: Mapping[str, float]
     listen: int
     somaxconn: int
-    descriptors: int
-    memory: dict[str, tuple[int, int]]
-    sockets: dict[str, str]
-    data_used: float
-    clock_offset: float
-    page: str
-    loops: list[str]
-    unhealthy: list[str]
-    versions: list[str]
-    disk: list[str]
+    descriptors: int = sys.maxsize
+    memory: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sockets: Mapping[str, str] = field(default_factory=dict)
+    data_used: float = 0
+    clock_offset: float = 0
+    page: str = ""
+    loops: Sequence[str] = ()
+    unhealthy: Sequence[str] = ()
+    versions: Sequence[str] = ()
+    disk: Sequence[str] = ()
 
 
 def doctor() -> None:
     """Print what is wrong, each with its fix. Raises Stop if anything is."""
     # Under `make dev` nothing is cut off: somebody may be in the debugger.
-    development = stack.is_development(stack.running_files() or [])
-    checks = [check for check in CHECKS if not (development and check is clocks)]
+    development = stack.includes(stack.current_files(), stack.DEVELOPMENT)
+    checks = [check for check in CHECKS if not (development and check is timeouts)]
     problems = examine(gather(), checks)
     if problems:
-        raise Stop("\n".join(f"  - {text}" for text in problems))
+        raise Stop("\n".join(f"  - {problem}" for problem in problems))
     print(f"{len(checks)} checks, nothing wrong.")
 
 
@@ -65,39 +69,40 @@ def examine(facts: Facts, checks: Sequence[Callable[[Facts], list[str]]] | None 
     return [problem for check in checks or CHECKS for problem in check(facts)]
 
 
-def clocks(facts: Facts) -> list[str]:
-    """Find the clocks that contain each other in the wrong order."""
-    order = [
+def timeouts(facts: Facts) -> list[str]:
+    """Find timeouts that should contain each other and do not."""
+    mercy = ("worker-reload-mercy (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["worker-reload-mercy"]))
+    request = [
         ("harakiri (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["harakiri"])),
-        ("worker-reload-mercy (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["worker-reload-mercy"])),
+        mercy,
         ("uwsgi_read_timeout (nginx/location/timeouts.conf)", seconds(facts.nginx["uwsgi_read_timeout"])),
         ("worker_shutdown_timeout (nginx/nginx.conf)", seconds(facts.nginx["worker_shutdown_timeout"])),
         ("stop_grace_period of nginx (compose.yaml)", facts.grace["nginx"]),
     ]
-    order_of_uwsgi = [order[1], ("stop_grace_period of uwsgi (compose.yaml)", facts.grace["uwsgi"])]
+    shutdown = [mercy, ("stop_grace_period of uwsgi (compose.yaml)", facts.grace["uwsgi"])]
     return [
         f"{longer} is {after:g} s, not above {shorter}, {before:g} s: a request that should end is cut off. Raise it."
-        for row in (order, order_of_uwsgi)
-        for (shorter, before), (longer, after) in pairwise(row)
+        for (shorter, before), (longer, after) in [*pairwise(request), *pairwise(shutdown)]
         if after <= before
     ]
 
 
 def buffers(facts: Facts) -> list[str]:
-    """Find sizes that nginx lets through and uWSGI would refuse with a 502."""
+    """Find sizes that nginx accepts and that uWSGI would refuse with a 502."""
     number, size = facts.nginx["large_client_header_buffers"].split()
-    let_through = (int(number) + 2) * int(size.removesuffix("k")) * 1024
+    accepted = (int(number) + ADDRESS_COPIES) * int(size.removesuffix("k")) * 1024
     found = []
-    if let_through > int(facts.uwsgi["buffer-size"]):
+    if accepted >= int(facts.uwsgi["buffer-size"]):
         found.append(
-            f"buffer-size (uwsgi/uwsgi.ini) is {facts.uwsgi['buffer-size']}, below the {let_through} bytes "
-            "that nginx lets through: a large request is a 502. "
+            f"buffer-size (uwsgi/uwsgi.ini) is {facts.uwsgi['buffer-size']}, not above the {accepted} bytes "
+            "that nginx accepts: a large request ends in a 502. "
             "Lower large_client_header_buffers (nginx/http/client-limits.conf)."
         )
-    if int(facts.nginx["max_headers"]) >= int(facts.uwsgi["max-vars"]):
+    if int(facts.nginx["max_headers"]) + OWN_VARIABLES >= int(facts.uwsgi["max-vars"]):
         found.append(
             f"max-vars (uwsgi/uwsgi.ini) is {facts.uwsgi['max-vars']}, not above max_headers "
-            f"{facts.nginx['max_headers']} (nginx/http/client-limits.conf): many headers are a 502. Raise it."
+            f"{facts.nginx['max_headers']} (nginx/http/client-limits.conf) and nginx's own {OWN_VARIABLES}: "
+            "a request with many headers ends in a 502. Raise it."
         )
     return found
 
@@ -119,12 +124,12 @@ def descriptors(facts: Facts) -> list[str]:
         return []
     return [
         f"nginx may open {facts.descriptors} files (ulimits.nofile in compose.yaml), not above worker_connections "
-        f"{connections} (nginx/nginx.conf): connections fail under load. Raise the one or lower the other."
+        f"{connections} (nginx/nginx.conf): connections fail under load. Raise the first or lower the second."
     ]
 
 
 def memory(facts: Facts) -> list[str]:
-    """Find containers whose processes are about to meet their memory limit."""
+    """Find containers that have almost reached their memory limit."""
     return [
         f"{name} uses {used >> 20} MB of {limit >> 20} MB: a worker will be killed. "
         "Lower UWSGI_PROCESSES (.env) or raise mem_limit of `uwsgi` (compose.yaml)."
@@ -134,20 +139,22 @@ def memory(facts: Facts) -> list[str]:
 
 
 def sockets(facts: Facts) -> list[str]:
-    """Find sockets that those who should may not open, or others may."""
+    """Find sockets that nginx and uwsgi may not open, or that others may."""
     return [
-        f"{path} has group and mode {has}, not {SOCKET_GROUP} {SOCKET_MODE}: nginx or uwsgi is refused, "
-        "or others are not. Is `umask = 007` in sockets/uwsgi-socket.ini, and the volume as compose.yaml has it? "
-        "Then: make restart S=uwsgi-socket"
+        f"{path} has group and mode {has}, not {SOCKET}: nginx or uwsgi cannot open it, or others can. "
+        "Check `umask = 007` in sockets/uwsgi-socket.ini and the volume in compose.yaml, "
+        "then: make restart S=uwsgi-socket"
         for path, has in facts.sockets.items()
-        if has != f"{SOCKET_GROUP} {SOCKET_MODE}"
+        if has != SOCKET
     ]
 
 
 def disk(facts: Facts) -> list[str]:
-    """Find disks that are about to be full."""
+    """Find disks that are almost full."""
+    if facts.data_used <= DISK_SHARE:
+        return [*facts.disk]
     data = f"The volume data is {facts.data_used:.0%} full: writes will fail. Make room on this machine's disk: df -h"
-    return facts.disk + [data] * (facts.data_used > DISK_SHARE)
+    return [*facts.disk, data]
 
 
 def clock(facts: Facts) -> list[str]:
@@ -165,64 +172,59 @@ def port(facts: Facts) -> list[str]:
 
 
 def loops(facts: Facts) -> list[str]:
-    """Find containers that start again and again, and those that are ill."""
-    looping = [f"{name} restarts in a loop. Its last words: docker logs --tail 30 {name}" for name in facts.loops]
-    ill = [f"{name} is unhealthy. What its check says: docker inspect {name}" for name in facts.unhealthy]
-    return looping + ill
+    """Find containers that start again and again, and unhealthy ones."""
+    looping = [f"{name} restarts in a loop. The end of its log: docker logs --tail 30 {name}" for name in facts.loops]
+    unhealthy = [f"{name} is unhealthy. What its check says: docker inspect {name}" for name in facts.unhealthy]
+    return looping + unhealthy
 
 
 def versions(facts: Facts) -> list[str]:
-    """Find Docker or its plugins too old."""
+    """Find a Docker, or plugins of it, that are too old."""
     return [f"This needs {text}. Run: ops/run setup" for text in facts.versions]
 
 
-CHECKS: tuple[Callable[[Facts], list[str]], ...] = (
-    clocks,
-    buffers,
-    queue,
-    descriptors,
-    memory,
-    sockets,
-    disk,
-    clock,
-    port,
-    loops,
-    versions,
-)
+CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, port, loops, versions)
 
 
 def gather() -> Facts:
     """Read the running stack. Raises Stop if it does not run."""
-    uwsgi, nginx, holder = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
-    everything = [one for one in stack.containers() if one.service != "release"]
-    effective = inside(nginx[0], "nginx", "-T")
+    uwsgi, (nginx, *_), (holder, *_) = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
+    everything = [container for container in stack.containers() if container.service != "release"]
+    memory_limit = {container.name: int(inspected(container, "{{.HostConfig.Memory}}")) for container in uwsgi}
     return Facts(
-        nginx=dict(re.findall(r"^\s*([a-z_]+) ([^;{]+);", effective, re.MULTILINE)),
+        nginx=directives(inside(nginx, "nginx", "-T")),
         uwsgi=uwsgi_options(uwsgi[0]),
-        grace={one.service: inspected(one, "{{.Config.StopTimeout}}") for one in (nginx[0], uwsgi[0])},
-        listen=int(ini(inside(holder[0], "cat", "/etc/uwsgi/uwsgi-socket.ini"))["listen"]),
-        somaxconn=int(inside(holder[0], "cat", "/proc/sys/net/core/somaxconn")),
-        descriptors=int(re.findall(r"Max open files +(\d+)", inside(nginx[0], "cat", "/proc/1/limits"))[0]),
-        memory={one.name: (used_memory(one), int(inspected(one, "{{.HostConfig.Memory}}"))) for one in uwsgi},
-        sockets=socket_modes(holder[0]),
+        grace={
+            container.service: float(inspected(container, "{{.Config.StopTimeout}}")) for container in (nginx, uwsgi[0])
+        },
+        listen=int(ini(inside(holder, "cat", "/etc/uwsgi/uwsgi-socket.ini"))["listen"]),
+        somaxconn=int(inside(holder, "cat", "/proc/sys/net/core/somaxconn")),
+        descriptors=int(re.findall(r"Max open files +(\d+)", inside(nginx, "cat", "/proc/1/limits"))[0]),
+        memory={container.name: (used_memory(container), memory_limit[container.name]) for container in uwsgi},
+        sockets=socket_modes(holder),
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
-        clock_offset=engine_clock() - time.time(),
-        page=page_problem(nginx[0]),
-        loops=[one.name for one in everything if one.restarts >= LOOP_RESTARTS and age(one) < LOOP_SECONDS],
-        unhealthy=[one.name for one in everything if one.running and one.health == "unhealthy"],
+        clock_offset=parse_time(stack.docker("info", "--format", "{{.SystemTime}}").strip()) - time.time(),
+        page=page_problem(nginx),
+        loops=[container.name for container in everything if is_looping(container)],
+        unhealthy=[container.name for container in everything if container.running and container.health == "unhealthy"],
         versions=engine.lacking(),
         disk=preflight.disk_problems(),
     )
 
 
-def inside(one: Container, *command: str) -> str:
+def inside(container: Container, *command: str) -> str:
     """Return what a command prints in a container."""
-    return stack.docker("exec", one.id, *command)
+    return stack.docker("exec", container.id, *command)
 
 
-def inspected(one: Container, template: str) -> float:
-    """Return a number that `docker inspect` knows."""
-    return float(stack.docker("inspect", "--format", template, one.id))
+def inspected(container: Container, template: str) -> str:
+    """Return a value that `docker inspect` knows."""
+    return stack.docker("inspect", "--format", template, container.id).strip()
+
+
+def directives(text: str) -> dict[str, str]:
+    """Return the simple directives of an nginx configuration, the last of each name."""
+    return dict(re.findall(r"^\s*([a-z_]+) ([^;{]+);", text, re.MULTILINE))
 
 
 def ini(text: str) -> dict[str, str]:
@@ -232,33 +234,28 @@ def ini(text: str) -> dict[str, str]:
     return dict(read["uwsgi"])
 
 
-def uwsgi_options(one: Container) -> dict[str, str]:
+def uwsgi_options(container: Container) -> dict[str, str]:
     """Return uWSGI's options as they are in force: those of the file, then those of the command line."""
-    command = json.loads(stack.docker("inspect", "--format", "{{json .Config.Cmd}}", one.id))
+    command = json.loads(inspected(container, "{{json .Config.Cmd}}"))
     named = {word.removeprefix("--"): value for word, value in pairwise(command)}
-    return {**ini(inside(one, "cat", "/etc/uwsgi/uwsgi.ini")), **named}
+    return {**ini(inside(container, "cat", "/etc/uwsgi/uwsgi.ini")), **named}
 
 
-def used_memory(one: Container) -> int:
+def used_memory(container: Container) -> int:
     """Return the memory of all workers of a container (PSS)."""
-    return sum(int(worker["pss_kB"]) for worker in status.container(one)["stats"]["workers"]) * 1024
+    workers = status.container_state(container)["stats"]["workers"]
+    return sum(int(worker["pss_kB"]) for worker in workers) * 1024
 
 
 def socket_modes(holder: Container) -> dict[str, str]:
     """Return group and mode of each socket that uwsgi-socket has made."""
-    told = inside(holder, "sh", "-c", "stat -c '%n %g %a' $(find /run/pool /run/wire -type s 2>/dev/null)")
-    return {path: f"{group} {mode}" for path, group, mode in (line.split() for line in told.splitlines())}
+    output = inside(holder, "sh", "-c", "stat -c '%n %g %a' $(find /run/pool /run/wire -type s 2>/dev/null)")
+    return {path: modes for path, _, modes in (line.partition(" ") for line in output.splitlines())}
 
 
-def engine_clock() -> float:
-    """Return the engine's time in seconds since 1970."""
-    text = stack.docker("info", "--format", "{{.SystemTime}}").strip()
-    return parse_time(text)
-
-
-def age(one: Container) -> float:
-    """Return how many seconds ago a container started."""
-    return time.time() - parse_time(one.started)
+def is_looping(container: Container) -> bool:
+    """Return whether a container has started again many times, and a moment ago."""
+    return container.restarts >= LOOP_RESTARTS and time.time() - parse_time(container.started) < LOOP_SECONDS
 
 
 def parse_time(text: str) -> float:
@@ -268,8 +265,7 @@ def parse_time(text: str) -> float:
 
 def page_problem(nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    bound = stack.docker("port", nginx.id, "8080/tcp").splitlines()[0]
-    host, _, number = bound.rpartition(":")
+    host, _, number = stack.docker("port", nginx.id, "8080/tcp").splitlines()[0].rpartition(":")
     name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}/healthz"
     try:
@@ -282,5 +278,5 @@ def page_problem(nginx: Container) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return a clock as nginx or uWSGI writes it."""
+    """Return a number of seconds as nginx or uWSGI writes it."""
     return float(text.removesuffix("s"))

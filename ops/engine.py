@@ -47,8 +47,8 @@ def ensure() -> None:
         start()
     if still := lacking():
         raise Stop(
-            "Docker is still not usable: " + "; ".join(still) + f".\nLook into {DAEMON_LOG} "
-            "or `journalctl -u docker`, or install it as Docker's own documentation says."
+            f"Docker is still not usable: {'; '.join(still)}.\n"
+            f"Look at {DAEMON_LOG} or `journalctl -u docker`, or install it as Docker's own documentation says."
         )
 
 
@@ -60,73 +60,69 @@ def version(part: str) -> tuple[int, ...] | None:
 
 def lacking() -> list[str]:
     """Return one phrase for each part that is missing or too old."""
-    phrases = []
-    for part, floor in FLOOR.items():
-        has = version(part)
-        if has is None or has < floor:
-            wanted = ".".join(map(str, floor))
-            found = "no answer" if has is None else ".".join(map(str, has))
-            phrases.append(f"{part} {wanted} or newer (found: {found})")
-    return phrases
+    found = {part: version(part) for part in FLOOR}
+    return [
+        f"{part} {dotted(floor)} or newer (found: {dotted(has) if has else 'no answer'})"
+        for part, floor in FLOOR.items()
+        if (has := found[part]) is None or has < floor
+    ]
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """Return a version as it is written."""
+    return ".".join(map(str, version))
 
 
 def too_old() -> bool:
     """Return whether a part is absent or below the floor (an engine that is only stopped is not)."""
-    return any(
-        (has is None and part != "Docker Engine") or (has is not None and has < floor)
-        for part, floor in FLOOR.items()
-        for has in [version(part)]
-    )
+    found = {part: version(part) for part in FLOOR}
+    return any(has < FLOOR[part] if has else part != "Docker Engine" for part, has in found.items())
 
 
 def refuse_what_is_not_ours() -> None:
-    """Raise Stop where the user has to act: another host's engine, no rights, unknown system."""
-    needs = "This needs " + "; ".join(lacking()) + "."
+    """Raise Stop where the user has to act: an engine on another host, missing rights, an unknown system."""
+    needs = f"This needs {'; '.join(lacking())}."
     if host := os.environ.get("DOCKER_HOST"):
         raise Stop(f"{needs}\nDOCKER_HOST is {host}. Start or update the engine there, or: unset DOCKER_HOST")
-    if os.geteuid() == 0 and commands() is not None:
+    steps = commands()
+    if os.geteuid() == 0 and steps:
         return
     socket = Path("/var/run/docker.sock")
     if socket.exists() and not os.access(socket, os.W_OK):
         raise Stop(
-            f"{needs}\nYour user may not talk to the Docker that is there. Run:\n"
+            f"{needs}\nYour user may not use the Docker that is installed. Run:\n"
             '  sudo usermod --append --groups docker "$USER"\nthen log in again.'
         )
-    if (todo := commands()) is None:
+    if not steps:
         raise Stop(
             f"{needs}\nThis is neither Debian 12 or newer nor Ubuntu, so it is not installed for you. "
             "Install Docker Engine with its compose and buildx plugins, then start again."
         )
-    lines = "\n".join(line for _, command in todo for line in command.splitlines())
-    start_it = "systemctl enable --now docker"
-    raise Stop(f"{needs}\nRun make as root (sudo), or these yourself as root, in this folder:\n{lines}\n{start_it}")
+    lines = "\n".join([*(command for _, command in steps), "systemctl enable --now docker"])
+    raise Stop(f"{needs}\nRun make as root (sudo), or type these as root, in this folder:\n{lines}")
 
 
-def commands() -> list[tuple[str, str]] | None:
-    """Return title and shell command of each step that installs Docker here, None if unknown."""
+def commands() -> list[tuple[str, str]]:
+    """Return title and shell command of each step that installs Docker here, none if unknown."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
-        return None
+        return []
     lists = ("Reading the package lists", "apt-get update")
     if release["ID"] == "debian" and release.get("VERSION_CODENAME") == "bookworm":
-        return [
-            lists,
-            ("Adding Debian 13 for Docker's packages alone", FROM_TRIXIE),
-            lists,
-            ("Installing Docker from Debian 13", DEBIAN),
-        ]
+        pin = ("Adding Debian 13, for Docker's packages only", FROM_TRIXIE)
+        return [lists, pin, lists, ("Installing Docker from Debian 13", DEBIAN)]
     if release["ID"] == "debian" and int(release.get("VERSION_ID", "99")) >= 13:
         return [lists, ("Installing Docker", DEBIAN)]
     if release["ID"] == "ubuntu":
         return [lists, ("Installing Docker", UBUNTU)]
-    return None
+    return []
 
 
 def install() -> None:
     """Install the packages of this distribution."""
     print("Docker is missing or too old: installing it")
-    for title, command in commands() or []:
+    for title, command in commands():
         step(title, command)
 
 
@@ -144,8 +140,7 @@ def start() -> None:
     deadline = time.monotonic() + START_SECONDS
     while version("Docker Engine") is None:
         if time.monotonic() > deadline:
-            last = DAEMON_LOG.read_text(errors="replace").splitlines()[-5:] if DAEMON_LOG.exists() else []
-            raise Stop(
-                "\n".join([f"The Docker engine did not answer within {START_SECONDS} s. Its last words:", *last])
-            )
+            end = DAEMON_LOG.read_text(errors="replace").splitlines()[-5:] if DAEMON_LOG.exists() else []
+            first = f"The Docker engine did not answer within {START_SECONDS} s. The end of {DAEMON_LOG}:"
+            raise Stop("\n".join([first, *end]))
         time.sleep(0.2)

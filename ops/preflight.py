@@ -1,4 +1,4 @@
-"""What must be right before `make up` changes anything."""
+"""What must be right before `make up` or `make deploy` changes anything."""
 
 from __future__ import annotations
 
@@ -6,47 +6,56 @@ import ipaddress
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ops import stack
 from ops.console import ROOT, Stop
 
-# What the images, their build stages and the archive of a bootstrapped base need together.
+# What the images, their build stages and the archive of a bootstrapped base need together
 ROOM_BYTES = 1_500_000_000
 WHOLE = "Copy your whole Django project"
 PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
-RATE = re.compile(r"[1-9][0-9]{0,8}r/[sm]")
-HOST_NAME = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
+RATE = "[1-9][0-9]{0,8}r/[sm]"
+# Of each setting: what it must look like (several are separated by commas), in words, and an example
+FORMS = {
+    "UWSGI_PROCESSES": ("0*[1-9][0-9]*", "a number from 1", "2"),
+    "NGINX_REQUEST_RATE": (RATE, "a rate", "50r/s"),
+    "NGINX_LOGIN_RATE": (RATE, "a rate", "10r/m"),
+    "DJANGO_ALLOWED_HOSTS": (
+        r" *(\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]) *",
+        "a host name (no scheme, port or *)",
+        "example.com,localhost",
+    ),
+}
 
 
 def check(config: dict[str, Any]) -> None:
     """Raise Stop with everything that is wrong, each with its fix."""
-    environment = config["services"]["uwsgi"]["environment"]
+    nginx, environment = (config["services"][service]["environment"] for service in ("nginx", "uwsgi"))
     # Under `make dev` uWSGI loads a module of ours, and that one the project's.
     module = environment.get("PROJECT_MODULE") or environment["UWSGI_MODULE"]
-    context = config["services"]["uwsgi"]["build"]["additional_contexts"]["app"]
+    app = Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
     problems = [
-        *project_problems(Path(context), module, environment.get("DJANGO_SETTINGS_MODULE")),
-        *package_problems(Path(context) / "apt-packages.txt"),
-        *process_problems(environment["UWSGI_PROCESSES"]),
-        *host_problems(environment["DJANGO_ALLOWED_HOSTS"]),
-        *proxy_problems(config["services"]["nginx"]["environment"]["NGINX_TRUSTED_PROXIES"]),
-        *rate_problems(config["services"]["nginx"]["environment"]),
+        *project_problems(app, module, environment.get("DJANGO_SETTINGS_MODULE")),
+        *package_problems(app / "apt-packages.txt"),
+        *form_problems({**nginx, **environment}),
+        *proxy_problems(nginx["NGINX_TRUSTED_PROXIES"]),
         *secret_problems(Path(config["secrets"]["django_secret_key"]["file"])),
-        *mounted_file_problems([Path(one["file"]) for one in config["configs"].values()]),
+        *mounted_file_problems([Path(entry["file"]) for entry in config["configs"].values()]),
         *port_problems(config["services"]),
         *disk_problems(),
     ]
     if problems:
-        raise Stop("\n".join(["Nothing was changed. To mend first:", *(f"  - {text}" for text in problems)]))
+        raise Stop("\n".join(["Nothing was changed. Fix first:", *(f"  - {problem}" for problem in problems)]))
 
 
 def project_problems(app: Path, module: str, settings: str | None = None) -> list[str]:
     """Return what the project lacks of the contract: manage.py, its requirements, the modules that .env names."""
-    shown = app.relative_to(ROOT) if app.is_relative_to(ROOT) else app
+    shown = str(app.relative_to(ROOT) if app.is_relative_to(ROOT) else app)
     missing = [] if (app / "manage.py").is_file() else [f"{shown}/ has no manage.py. {WHOLE} into {shown}/."]
-    missing += requirement_problems(app, str(shown))
+    missing += requirement_problems(app, shown)
     wsgi = candidate(app, "**/wsgi.py") or "your_project.wsgi"
     production = candidate(app, "**/settings*/prod*.py") or "your_project.settings"
     named = {
@@ -61,28 +70,28 @@ def project_problems(app: Path, module: str, settings: str | None = None) -> lis
 
 
 def requirement_problems(app: Path, shown: str) -> list[str]:
-    """Return why nobody could tell what the project needs."""
+    """Return why the project's requirements cannot be known."""
     if (app / "requirements.txt").is_file() or all((app / name).is_file() for name in ("pyproject.toml", "uv.lock")):
         return []
-    said = f"{shown}/ has no requirements.txt. "
+    fix = f"{WHOLE} into {shown}/."
     if (app / "poetry.lock").is_file():
-        return [f"{said}Have Poetry write it, in {shown}/: poetry export --output requirements.txt"]
-    if found := sorted(app.glob("requirements/*.txt")):
-        return [f"{said}Write it, with one line: -r requirements/{found[-1].name}"]
-    if (app / "pyproject.toml").is_file():
-        return [f"{said}It has pyproject.toml; lock what that asks for, in {shown}/: uv lock"]
-    return [f"{said}{WHOLE} into {shown}/."]
+        fix = f"Have Poetry write it, in {shown}/: poetry export --output requirements.txt"
+    elif found := sorted(app.glob("requirements/*.txt")):
+        fix = f"Write it, with one line: -r requirements/{found[-1].name}"
+    elif (app / "pyproject.toml").is_file():
+        fix = f"It has pyproject.toml; lock what that asks for, in {shown}/: uv lock"
+    return [f"{shown}/ has no requirements.txt. {fix}"]
 
 
 def is_module(app: Path, name: str) -> bool:
-    """Return whether a module or package of this name lies in the project."""
+    """Return whether the project has a module or package of this name."""
     path = app.joinpath(*name.split("."))
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 def candidate(app: Path, pattern: str) -> str | None:
     """Return the first module of the project whose path is like this, None if there is none."""
-    found = sorted(one.relative_to(app).with_suffix("") for one in app.glob(pattern))
+    found = sorted(path.relative_to(app).with_suffix("") for path in app.glob(pattern))
     return ".".join(found[0].parts) if found else None
 
 
@@ -90,50 +99,37 @@ def package_problems(file: Path) -> list[str]:
     """Return the lines of app/apt-packages.txt that name no Debian package."""
     lines = file.read_text().splitlines() if file.is_file() else []
     return [
-        f"app/apt-packages.txt, line {number}: {line!r} is no package. Write libpq5, or build: libpq-dev"
+        f"app/apt-packages.txt, line {number}: {line!r} is not a package name. Write libpq5, or build: libpq-dev"
         for number, line in enumerate(lines, 1)
         if line and not line.startswith("#") and not PACKAGE.fullmatch(line)
     ]
 
 
-def process_problems(processes: str) -> list[str]:
-    """Return what is wrong with the number of workers."""
-    if processes.isdigit() and int(processes) >= 1:
-        return []
-    return [f"UWSGI_PROCESSES is {processes!r}, not a number from 1. Set it in .env: UWSGI_PROCESSES=2"]
-
-
-def host_problems(hosts: str) -> list[str]:
-    """Return the names that nginx could not take as a server_name."""
-    wrong = [name for name in hosts.split(",") if not HOST_NAME.fullmatch(name.strip())]
-    example = "DJANGO_ALLOWED_HOSTS=example.com,localhost"
+def form_problems(environment: Mapping[str, str]) -> list[str]:
+    """Return the settings that uWSGI or nginx would not accept."""
     return [
-        f"DJANGO_ALLOWED_HOSTS has {name!r}, not a host name (no scheme, port or *). Set it in .env: {example}"
-        for name in wrong
+        f"{name} has {value!r}, not {words}. Set it in .env: {name}={example}"
+        for name, (form, words, example) in FORMS.items()
+        for value in environment[name].split(",")
+        if not re.fullmatch(form, value)
     ]
 
 
 def proxy_problems(proxies: str) -> list[str]:
-    """Return what is no address or network, and what would have every client believed."""
+    """Return what is not an address or network, and what would let every client forge its address."""
     problems = []
     for name in filter(None, proxies.split(",")):
         try:
-            network = ipaddress.ip_network(name.strip())
+            everyone = ipaddress.ip_network(name.strip()).prefixlen == 0
         except ValueError as wrong:
             problems.append(f"TRUSTED_PROXIES: {wrong}. Set it in .env: TRUSTED_PROXIES=10.0.0.5,10.1.0.0/16")
             continue
-        if network.prefixlen == 0:
-            problems.append(f"TRUSTED_PROXIES has {name}: every client could forge its address. Name your proxy alone.")
+        if everyone:
+            problems.append(
+                f"TRUSTED_PROXIES has {name}: every client could forge its address. "
+                "Name only your proxy in .env: TRUSTED_PROXIES=10.0.0.5"
+            )
     return problems
-
-
-def rate_problems(environment: dict[str, str]) -> list[str]:
-    """Return the rates that nginx would not take."""
-    return [
-        f"{name} is {environment[name]!r}, not a rate. Set it in .env: {name}={example}"
-        for name, example in (("NGINX_REQUEST_RATE", "50r/s"), ("NGINX_LOGIN_RATE", "10r/m"))
-        if not RATE.fullmatch(environment[name])
-    ]
 
 
 def secret_problems(key: Path) -> list[str]:
@@ -151,18 +147,18 @@ def mounted_file_problems(files: list[Path]) -> list[str]:
 
 
 def port_problems(services: dict[str, Any]) -> list[str]:
-    """Return the ports that somebody else listens on."""
+    """Return the ports that another program listens on."""
     return [
         f"{address}:{port} is in use by another program (see: ss -ltnp). "
         f"Stop it, or set another in .env: HTTP_PORT={port + 1}"
         for service, settings in services.items()
         for address, port in bound(settings)
-        if not any(one.running for one in stack.containers(service)) and taken(address, port)
+        if not any(container.running for container in stack.containers(service)) and taken(address, port)
     ]
 
 
 def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
-    """Return the addresses and ports of this machine that a service takes."""
+    """Return the addresses and ports of this machine that a service binds."""
     if settings.get("network_mode") == "host" and "NGINX_LISTEN" in settings["environment"]:
         address, _, port = settings["environment"]["NGINX_LISTEN"].rpartition(":")
         return [(address, int(port))]
@@ -182,11 +178,10 @@ def taken(address: str, port: int) -> bool:
 
 
 def disk_problems() -> list[str]:
-    """Return what is wrong with the room where Docker keeps its images."""
+    """Return whether the disk on which Docker keeps its images is too full for a build."""
     root = Path(stack.docker("info", "--format", "{{.DockerRootDir}}").strip())
-    if not root.exists():  # an engine in a virtual machine of its own, as Docker Desktop's
-        return []
-    free = shutil.disk_usage(root).free
+    # A folder that does not exist here is in a virtual machine, as Docker Desktop's.
+    free = shutil.disk_usage(root).free if root.exists() else ROOM_BYTES
     if free >= ROOM_BYTES:
         return []
     return [

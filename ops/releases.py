@@ -35,16 +35,24 @@ def new_name() -> str:
 
 def known() -> list[Release]:
     """Return the releases that are kept, the newest first."""
-    told = stack.docker("images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository())
-    found = [Release(*line.split()) for line in told.splitlines()]
-    # Others are `latest`, and `development` of `make dev`.
-    return sorted((one for one in found if NAME.match(one.name)), key=lambda one: one.name, reverse=True)
+    images = stack.docker("images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository()).splitlines()
+    # Other tags are `latest`, and `development` of `make dev`.
+    found = [Release(*line.split()) for line in images if NAME.match(line)]
+    return sorted(found, key=lambda release: release.name, reverse=True)
 
 
 def running() -> str | None:
     """Return the image that serves, None if none does; of two, the one of the newer container."""
-    serving = sorted((one for one in stack.containers("uwsgi") if one.running), key=lambda one: one.started)
-    return serving[-1].image if serving else None
+    serving = [container for container in stack.containers("uwsgi") if container.running]
+    return max(serving, key=lambda container: container.started).image if serving else None
+
+
+def previous() -> Release | None:
+    """Return the newest release that is older than the one that serves, None if there is none."""
+    image, releases = running(), known()
+    images = [release.image for release in releases]
+    older = releases[images.index(image) + 1 :] if image in images else releases
+    return next((release for release in older if release.image != image), None)
 
 
 def name(image: str, name: str) -> None:
@@ -54,35 +62,35 @@ def name(image: str, name: str) -> None:
 
 def forget(release: str) -> None:
     """Remove a release; its image stays while a container runs it."""
-    # --force: the container of the one-shot service `release`, long ended, would hold it for good.
+    # --force: the container of the one-shot service `release`, long ended, would hold it for ever.
     quiet(["docker", "image", "rm", "--force", f"{repository()}:{release}"])
 
 
 def forget_all() -> None:
-    """Remove every release, the image of `make dev`, and what the transport left behind that is not in use now."""
-    for tag in ("development", *(one.name for one in known())):
+    """Remove every release, the image of `make dev`, and unused networks and volumes of another transport."""
+    for tag in ("development", *(release.name for release in known())):
         forget(tag)
-    mine = ["--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}"]
     for kind in ("network", "volume"):
-        for one_id in stack.docker(kind, "ls", *mine).split():
-            quiet(["docker", kind, "rm", one_id])
+        mine = stack.docker(kind, "ls", "--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}")
+        for identifier in mine.split():
+            quiet(["docker", kind, "rm", identifier])
 
 
 def remember() -> None:
-    """Make sure that what serves is a release, and let go of all but the last few."""
-    image, releases = running(), known()
-    if image and image not in [one.image for one in releases]:
+    """Make sure that what serves is a release, and forget all but the last few."""
+    image = running()
+    if image and image not in [release.image for release in known()]:
         name(image, new_name())
-        releases = known()
-    for one in releases[KEPT:]:
-        if one.image != image:
-            forget(one.name)
+    for release in known()[KEPT:]:
+        if release.image != image:
+            forget(release.name)
 
 
 def show() -> None:
     """Print the releases, the newest first, and mark the one that serves."""
     image = running()
-    for one in known():
-        print(f"{'*' if one.image == image else ' '} {one.name}  {one.image.removeprefix('sha256:')[:12]}")
+    for release in known():
+        mark = "*" if release.image == image else " "
+        print(f"{mark} {release.name}  {release.image.removeprefix('sha256:')[:12]}")
     if image is None:
         print("Nothing is running. Start the stack: make up (TCP) or make up-unix")

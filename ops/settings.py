@@ -1,4 +1,4 @@
-"""What git does not carry: .env, project.env and the secrets."""
+"""What git does not carry: .env, project.env and the secret key."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from ops.console import ROOT, Stop
 KEY = Path("secrets/django_secret_key")
 # Django's own check asks for 50 characters.
 KEY_BYTES = 48
-# Readable by all because the container's user is none of this machine's, and a compose secret keeps the
+# Readable by all because the container's user is not one of this machine's, and a compose secret keeps the
 # mode of its file. Its folder, 0700, is what keeps other users of this machine out.
 MODE = 0o444
 READABLE_BY_ALL = 0o004
-OWN = """# What your project's own settings read from the environment, one NAME=value a line. After a change: make up.
-# Whoever may use Docker on this machine can read it.
+OWN = """# What your project's own settings read from the environment, one NAME=value per line. After a change: make up.
+# Anyone who may use Docker on this machine can read it.
 """
 
 
 def ensure(root: Path = ROOT) -> None:
     """Make .env, project.env and Django's secret key where they are missing.
 
-    Raises Stop if the key is there but empty: replacing it would end every session, so nobody but the
-    owner may decide that.
+    Raises Stop if the key is there but empty: replacing it would end every session, so only the owner may
+    decide that.
     """
-    env = root / ".env"
+    env, own, key = root / ".env", root / "project.env", root / KEY
     if not env.exists():
         shutil.copyfile(root / ".env.example", env)
         print("Made .env from .env.example: the settings of this stack, yours to change")
-    own = root / "project.env"
     if not own.exists():
         own.write_text(OWN)
         own.chmod(0o600)
-    key = root / KEY
     if not key.exists():
         make_key(key)
         print(f"Made {KEY}: keep it, sessions are signed with it")
     elif not key.read_text().strip():
-        raise Stop(f"{KEY} is empty. Put your key back, or have a new one made: rm {KEY} and start again")
+        raise Stop(f"{KEY} is empty. Put your key back, or have a new one made: rm {KEY} && ops/run setup")
     elif not key.stat().st_mode & READABLE_BY_ALL:
         key.chmod(MODE)
 
@@ -48,7 +46,7 @@ def make_key(key: Path) -> None:
     """Write a new key, complete or not at all."""
     key.parent.mkdir(mode=0o700, exist_ok=True)
     key.parent.chmod(0o700)
-    beside = key.with_name(f".{key.name}.new")
-    beside.write_text(secrets.token_urlsafe(KEY_BYTES) + "\n")
-    beside.chmod(MODE)
-    beside.replace(key)
+    new = key.with_name(f".{key.name}.new")
+    new.write_text(secrets.token_urlsafe(KEY_BYTES) + "\n")
+    new.chmod(MODE)
+    new.replace(key)

@@ -1,4 +1,4 @@
-"""The stack as Compose and Docker see it: its files, its settings, its containers."""
+"""The stack as Compose and Docker see it: its settings, its files, its images, its containers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ops.console import ROOT, Stop
+from ops.console import ROOT, Stop, run
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 DEVELOPMENT = "overrides/dev.yaml"
@@ -19,14 +22,35 @@ HOST_NETWORK = "overrides/host-network.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 SERVICE_LABEL = "com.docker.compose.service"
-
-
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
+# Compose reads .env and project.env for us: it fills in this file and prints the result.
+SETTINGS = """
+x-settings:
+  files: ${COMPOSE_FILE:-compose.yaml:compose.tcp.yaml}
+  module: ${UWSGI_MODULE:-config.wsgi:application}
+  settings_module: ${DJANGO_SETTINGS_MODULE:-}
+services:
+  project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
+"""
+KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
+# Of the step that failed
+BUILD_LINES = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that ops itself acts on, with the defaults of compose.yaml."""
+
+    project: str = ""
+    files: str = f"compose.yaml:{TRANSPORTS['tcp']}"
+    module: str = "config.wsgi:application"
+    settings_module: str = ""
+    variables: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container of the stack, as `docker inspect` tells it."""
+    """One container of the stack, as `docker inspect` describes it."""
 
     id: str
     name: str
@@ -39,39 +63,67 @@ class Container:
     out_of_memory: bool
     image: str
     files: tuple[str, ...]
+    one_off: bool
+
+    @classmethod
+    def read(cls, inspected: dict[str, Any]) -> Container:
+        """Return the container that one element of `docker inspect` describes."""
+        labels, state = inspected["Config"]["Labels"], inspected["State"]
+        return cls(
+            id=inspected["Id"],
+            name=inspected["Name"].lstrip("/"),
+            service=labels.get(SERVICE_LABEL, ""),
+            running=state["Running"],
+            health=state.get("Health", {}).get("Status", "none"),
+            started=state["StartedAt"],
+            exit_code=state["ExitCode"],
+            restarts=inspected["RestartCount"],
+            out_of_memory=state["OOMKilled"],
+            image=inspected["Image"],
+            files=tuple(labels.get(FILES_LABEL, "").split(",")),
+            # `docker compose run` also makes containers of a service, and `docker run` ones that carry the labels
+            # of the image, the project's name among them; neither is part of what serves.
+            one_off=labels.get(ONE_OFF_LABEL) != "False",
+        )
 
 
-def setting(name: str) -> str | None:
-    """Return a setting as Compose would read it: from the environment, else from .env."""
-    if name in os.environ:
-        return os.environ[name]
-    env = ROOT / ".env"
-    lines = env.read_text().splitlines() if env.exists() else []
-    found = [line.partition("=")[2].strip().strip("'\"") for line in lines if line.startswith(f"{name}=")]
-    return found[-1] if found else None
+def settings() -> Settings:
+    """Return the settings, read once for each environment (which overrides .env). Raises Stop as `config` does."""
+    return read_settings(tuple(os.environ.items()))
+
+
+@cache
+def read_settings(_: tuple[tuple[str, str], ...]) -> Settings:
+    """Return the settings as Compose reads them from the environment, .env and project.env."""
+    document = config(["-"], SETTINGS)
+    variables = document["services"]["project"].get("environment", {})
+    return Settings(document["name"], **document["x-settings"], variables=frozenset(variables))
 
 
 def project() -> str:
-    """Return the project's name by Compose's rule: the setting, else this folder's name."""
-    return setting("COMPOSE_PROJECT_NAME") or re.sub(r"^[_-]+", "", re.sub(r"[^a-z0-9_-]", "", ROOT.name.lower()))
+    """Return the name of the Compose project."""
+    return settings().project
 
 
 def chosen_files() -> list[str]:
     """Return the files that COMPOSE_FILE names, or the TCP stack where it names none."""
-    return (setting("COMPOSE_FILE") or f"compose.yaml:{TRANSPORTS['tcp']}").split(":")
+    return settings().files.split(":")
 
 
 def with_transport(files: Sequence[str], transport: str) -> list[str]:
-    """Return `files` with this transport in the place of the one they name; what else they name stays.
+    """Return `files` with this transport in place of the one they name; the others stay.
 
-    Raises Stop if that does not go together.
+    Raises Stop if they do not go together.
     """
     if transport == "tcp" and includes(files, HOST_NETWORK):
-        raise Stop(
-            f"{HOST_NETWORK} goes with the Unix socket. Type make up-unix, or take it out of COMPOSE_FILE in .env"
-        )
+        raise Stop(f"{HOST_NETWORK} needs the Unix socket. Type make up-unix, or remove it from COMPOSE_FILE in .env")
     others = [file for file in files if file not in TRANSPORTS.values()]
     return [others[0], TRANSPORTS[transport], *others[1:]]
+
+
+def with_override(files: Sequence[str], override: str) -> list[str]:
+    """Return `files` with this override at their end, once."""
+    return [*files] if includes(files, override) else [*files, override]
 
 
 def includes(files: Sequence[str], name: str) -> bool:
@@ -80,60 +132,30 @@ def includes(files: Sequence[str], name: str) -> bool:
 
 
 def transport_of(files: Sequence[str]) -> str:
-    """Return the transport that these files make, or `none`."""
+    """Return the transport of these files, or `none`."""
     return next((transport for transport, file in TRANSPORTS.items() if includes(files, file)), "none")
 
 
-def is_development(files: Sequence[str]) -> bool:
-    """Return whether these files make the stack of `make dev`."""
-    return includes(files, DEVELOPMENT)
+def output_of(command: Sequence[str], seconds: float, env: Mapping[str, str] | None = None, prefix: str = "") -> str:
+    """Return what a command prints. Raises Stop with its error if it fails or takes too long."""
+    try:
+        result = run(command, seconds, env=env)
+    except subprocess.TimeoutExpired as slow:
+        raise Stop(f"{' '.join(command)} took longer than {seconds:.0f} s") from slow
+    if result.returncode != 0:
+        killed = KILLED if result.returncode == 137 else ""
+        raise Stop(f"{prefix}{result.stderr.strip()}\n{result.stdout.strip()}{killed}".strip())
+    return result.stdout
 
 
 def docker(*arguments: str, seconds: float = 60) -> str:
-    """Return what a docker command prints. Raises Stop with its error if it fails."""
-    done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
-    )
-    if done.returncode != 0:
-        raise Stop(f"docker {' '.join(arguments[:3])}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    """Return what a docker command prints. Raises Stop as `output_of` does."""
+    return output_of(["docker", *arguments], seconds, prefix=f"docker {' '.join(arguments[:3])}: ")
 
 
 def environment(release: str | None = None) -> dict[str, str]:
-    """Return the environment for Compose; with a release, `uwsgi` means that one's image."""
+    """Return the environment for Compose; with a release, service `uwsgi` is made of its image."""
     return {**os.environ, "RELEASE": release} if release else dict(os.environ)
-
-
-def compose(files: Sequence[str], *arguments: str, release: str | None = None, seconds: float = 180) -> str:
-    """Return what a docker compose command prints. Raises Stop with its error if it fails or takes too long."""
-    command = compose_command(files, "--progress", "quiet", *arguments)
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            env=environment(release),
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired as slow:
-        raise Stop(f"docker compose {' '.join(arguments)} took longer than {seconds:.0f} s") from slow
-    if done.returncode != 0:
-        killed = "\nIt was killed: most likely it met its memory limit (mem_limit in compose.yaml)." * (
-            done.returncode == 137
-        )
-        raise Stop(f"{done.stderr.strip()}\n{done.stdout.strip()}{killed}".strip())
-    return done.stdout
-
-
-def run_release(files: Sequence[str], *command: str, release: str | None = None, seconds: float = 180) -> str:
-    """Run the one-shot service `release`, or another command in its place, and return what it prints.
-
-    Raises Stop as `compose` does.
-    """
-    return compose(files, "run", "--rm", "--no-deps", "-T", "release", *command, release=release, seconds=seconds)
 
 
 def compose_command(files: Sequence[str], *arguments: str) -> list[str]:
@@ -141,73 +163,110 @@ def compose_command(files: Sequence[str], *arguments: str) -> list[str]:
     return ["docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
 
 
-def config(files: Sequence[str]) -> dict[str, Any]:
-    """Return the stack that these files and .env make. Raises Stop with Compose's own words if it refuses them."""
-    told = subprocess.run(
-        compose_command(files, "config", "--format", "json"), capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if told.returncode != 0:
-        raise Stop(f"Compose refuses the settings; mend .env or the compose file it names:\n{told.stderr.strip()}")
-    read: dict[str, Any] = json.loads(told.stdout)
+def compose(files: Sequence[str], *arguments: str, release: str | None = None, seconds: float = 180) -> str:
+    """Return what a docker compose command prints. Raises Stop as `output_of` does."""
+    return output_of(compose_command(files, "--progress", "quiet", *arguments), seconds, environment(release))
+
+
+def run_release(files: Sequence[str], *command: str, release: str | None = None, seconds: float = 180) -> str:
+    """Run the one-shot service `release`, or another command in its place, and return what it prints.
+
+    Raises Stop as `output_of` does.
+    """
+    return compose(files, "run", "--rm", "--no-deps", "-T", "release", *command, release=release, seconds=seconds)
+
+
+def config(files: Sequence[str], text: str = "") -> dict[str, Any]:
+    """Return the stack that these files and .env make; a file `-` is `text`. Raises Stop with Compose's message."""
+    result = run(compose_command(files, "config", "--format", "json"), text=text)
+    if result.returncode != 0:
+        raise Stop(f"Compose refuses the settings. Fix .env or the compose file it names:\n{result.stderr.strip()}")
+    read: dict[str, Any] = json.loads(result.stdout)
     return read
+
+
+def build(files: Sequence[str], *arguments: str, release: str | None = None) -> None:
+    """Build the images of these files, or of some services. On a terminal Compose shows its progress.
+
+    Elsewhere nothing is shown but, if it fails, the last lines of the step that failed. Raises Stop then.
+    """
+    env = environment(release)
+    if sys.stdout.isatty():
+        failed = subprocess.run(compose_command(files, "build", *arguments), cwd=ROOT, env=env).returncode != 0
+        reason = ""
+    else:
+        result = run(compose_command(files, "--progress", "plain", "build", *arguments), env=env, merged=True)
+        failed, reason = result.returncode != 0, failed_step(result.stdout)
+    if failed:
+        raise Stop(f"{reason}\n\nAn image did not build (above). Nothing was changed; a running version keeps serving.")
+
+
+def failed_step(output: str) -> str:
+    """Return the end of what the failing step of a build printed; of all output, if no step is marked as failed."""
+    failed = re.search(r"^#(\d+) ERROR", output, re.MULTILINE)
+    lines = re.findall(rf"^#{failed[1]} (?:[\d.]+ )?(.*)", output, re.MULTILINE) if failed else output.splitlines()
+    return "\n".join(lines[-BUILD_LINES:])
 
 
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
     ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
-    # Not docker(): one that has gone meanwhile, as while Compose recreates it, is an error to Docker, not to us.
-    inspected = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False, cwd=ROOT)
-    told = json.loads(inspected.stdout) if ids else []
-    # `docker compose run` makes containers of a service, too, and `docker run` ones that carry the labels of
-    # the image, the project's name among them; they are no part of what serves.
-    found = [read(one) for one in told if one["Config"]["Labels"].get(ONE_OFF_LABEL) == "False"]
-    return sorted((one for one in found if not services or one.service in services), key=lambda one: one.name)
+    found = [container for container in inspect(ids) if not container.one_off]
+    return [container for container in found if not services or container.service in services]
 
 
-def read(told: dict[str, Any]) -> Container:
-    """Return a Container from what `docker inspect` says of it."""
-    labels, state = told["Config"]["Labels"], told["State"]
-    return Container(
-        id=told["Id"],
-        name=told["Name"].lstrip("/"),
-        service=labels[SERVICE_LABEL],
-        running=state["Running"],
-        health=state.get("Health", {}).get("Status", "none"),
-        started=state["StartedAt"],
-        exit_code=state["ExitCode"],
-        restarts=told["RestartCount"],
-        out_of_memory=state["OOMKilled"],
-        image=told["Image"],
-        files=tuple(labels.get(FILES_LABEL, "").split(",")),
-    )
-
-
-def running_files() -> list[str] | None:
-    """Return the files that made what is running (or stopped), None if there is nothing.
-
-    Of two lists the longer: `make up-direct` adds a file to those that made the rest.
-    """
-    made = [list(one.files) for one in containers() if one.files != ("",)]
-    return max(made, key=len) if made else None
-
-
-def last_words(one: Container, lines: int = 15) -> str:
-    """Return the end of a container's log, under a line that says how it is."""
-    logs = subprocess.run(
-        ["docker", "logs", "--tail", str(lines), one.id],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    ).stdout
-    how = "running" if one.running else f"exit {one.exit_code}"
-    killed = ", met its memory limit" * one.out_of_memory
-    return f"\n--- {one.name} ({how}, {one.health}{killed}):\n{logs}"
+def inspect(ids: Sequence[str]) -> list[Container]:
+    """Return those of these containers that still exist, by name."""
+    # Not docker(): one that has gone since, as while Compose recreates it, is an error to Docker, not to us.
+    inspected = json.loads(run(["docker", "inspect", *ids]).stdout) if ids else []
+    return sorted(map(Container.read, inspected), key=lambda container: container.name)
 
 
 def workers(service: str = "uwsgi") -> list[Container]:
     """Return the running containers of a service. Raises Stop if there is none."""
-    found = [one for one in containers(service) if one.running]
-    if not found:
+    running = [container for container in containers(service) if container.running]
+    if not running:
         raise Stop(f"No {service} container is running. Start the stack: make up (TCP) or make up-unix")
-    return found
+    return running
+
+
+def current_files() -> list[str]:
+    """Return the files that made the running (or stopped) stack, or else those that COMPOSE_FILE names.
+
+    The longest list counts: `make up-direct` adds a file to those that made the rest.
+    """
+    lists = [list(container.files) for container in containers() if container.files != ("",)]
+    return max(lists, key=len) if lists else chosen_files()
+
+
+def end_of_log(container: Container, lines: int = 15) -> str:
+    """Return the end of a container's log, under a line that says how the container is."""
+    logs = run(["docker", "logs", "--tail", str(lines), container.id], merged=True).stdout
+    state = "running" if container.running else f"exit {container.exit_code}"
+    memory = ", reached its memory limit" if container.out_of_memory else ""
+    return f"\n--- {container.name} ({state}, {container.health}{memory}):\n{logs}"
+
+
+def all_healthy(found: Sequence[Container]) -> bool:
+    """Return whether each of these containers is healthy."""
+    return all(container.health == "healthy" for container in found)
+
+
+def wait_healthy(
+    look: Callable[[], Sequence[Container]],
+    failed: Callable[[Container], bool],
+    *,
+    seconds: float,
+    message: str,
+    ready: Callable[[Sequence[Container]], bool] = all_healthy,
+) -> None:
+    """Look at containers again and again until they are `ready`.
+
+    Raises Stop, with the end of the log of those that `failed` (or, after so many seconds, of all) and a message.
+    """
+    deadline = time.monotonic() + seconds
+    while not ready(found := look()):
+        wrong = found if time.monotonic() > deadline else [container for container in found if failed(container)]
+        if wrong:
+            raise Stop("\n".join([*map(end_of_log, wrong), message]))
+        time.sleep(0.1)

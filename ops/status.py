@@ -1,10 +1,13 @@
-"""`make status`: what uWSGI's stats server and the queue of uwsgi-socket say, as a table or as JSON."""
+"""`make status` and `make top`: uWSGI's workers and the queue of uwsgi-socket, as a table or as JSON."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import sys
 import time
+from collections import Counter
 from typing import Any
 
 from ops import stack
@@ -18,6 +21,11 @@ ASK = (
     'cd /proc && for p in [0-9]*; do echo "pss $p $(grep -s ^Pss: $p/smaps_rollup)"; done'
 )
 PSS = re.compile(r"^pss (\d+) Pss:\s+(\d+) kB$", re.MULTILINE)
+HEAD = ("container", "health", "worker", "state", "requests", "exceptions", "memory", "since")
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+EVERY_SECONDS = 1.0
+# For a terminal: clear it once; then to the upper left corner, clear each line's end and all below
+CLEAR, HOME, END_OF_LINE, BELOW = "\x1b[2J", "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 
 def status(as_json: bool) -> None:
@@ -26,74 +34,96 @@ def status(as_json: bool) -> None:
     print(json.dumps(document, indent=2) if as_json else table(document))
 
 
+def top(times: int | None = None) -> None:
+    """Print the table every second until Ctrl-C, or so many times. Raises Stop if no uwsgi container runs."""
+    terminal = sys.stdout.isatty()
+    before, began = gather(), time.monotonic()
+    if terminal:
+        print(CLEAR, end="")
+    for number in itertools.count(1):
+        time.sleep(EVERY_SECONDS)
+        now, ended = gather(), time.monotonic()
+        rate = (answered(now) - answered(before)).total() / (ended - began)
+        text = f"{time.strftime('%T')}   {rate:.0f} requests/s   Ctrl-C ends\n\n{table(now)}"
+        print(HOME + text.replace("\n", END_OF_LINE) + BELOW if terminal else text, flush=True)
+        if number == times:
+            return
+        before, began = now, ended
+
+
+def answered(document: dict[str, Any]) -> Counter[tuple[str, int]]:
+    """Return how many requests each worker process has answered."""
+    return Counter(
+        {
+            (container["name"], worker["pid"]): worker["requests"]
+            for container in document["containers"]
+            for worker in container["stats"]["workers"]
+        }
+    )
+
+
 def gather() -> dict[str, Any]:
     """Return the state of the stack. Raises Stop if no uwsgi container runs."""
     return {
-        "transport": stack.transport_of(stack.running_files() or []),
+        "transport": stack.transport_of(stack.current_files()),
         "queue": queue(),
-        "containers": [container(one) for one in stack.workers()],
+        "containers": [container_state(container) for container in stack.workers()],
     }
 
 
 def queue() -> dict[str, Any] | None:
     """Return where uwsgi-socket is bound and how full its queue is, None if it does not run."""
-    found = [one for one in stack.containers("uwsgi-socket") if one.running]
-    return dict(json.loads(stack.docker("exec", found[0].id, "healthcheck.py"))) if found else None
+    for container in stack.containers("uwsgi-socket"):
+        if container.running:
+            return dict(json.loads(stack.docker("exec", container.id, "healthcheck.py")))
+    return None
 
 
-def container(one: Container) -> dict[str, Any]:
+def container_state(container: Container) -> dict[str, Any]:
     """Return a container's stats document, with the memory of each worker in kB (PSS) added."""
-    told = stack.docker("exec", one.id, "sh", "-c", ASK)
+    output = stack.docker("exec", container.id, "sh", "-c", ASK)
     try:
-        stats, _ = json.JSONDecoder().raw_decode(told)
+        stats, _ = json.JSONDecoder().raw_decode(output)
     except ValueError as problem:
-        raise Stop(
-            f"{one.name}: the stats server does not answer: {told[:200]}. Its log: docker logs {one.name}"
-        ) from problem
-    memory = {int(pid): int(kilobytes) for pid, kilobytes in PSS.findall(told)}
+        name = container.name
+        raise Stop(f"{name}: no answer from its stats server: {output[:200]}. Its log: docker logs {name}") from problem
+    memory = {int(pid): int(kilobytes) for pid, kilobytes in PSS.findall(output)}
     for worker in stats["workers"]:
         worker["pss_kB"] = memory.get(worker["pid"], 0)
-    return {"name": one.name, "health": one.health, "started": one.started, "image": one.image, "stats": stats}
+    fields = ("name", "health", "started", "image")
+    return {**{field: getattr(container, field) for field in fields}, "stats": stats}
 
 
 def table(document: dict[str, Any]) -> str:
     """Return the document as lines a person can read."""
-    queue = document["queue"]
-    said = (
+    queue, containers = document["queue"], document["containers"]
+    waiting = (
         f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else "uwsgi-socket is not running"
     )
-    versions = sorted({one["stats"]["version"] for one in document["containers"]})
-    rows: list[tuple[str, ...]] = [
-        ("container", "health", "worker", "state", "requests", "exceptions", "memory", "since")
-    ]
-    rows += [row for one in document["containers"] for row in container_rows(one)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = [f"transport  {document['transport']}", f"queue      {said}", f"uWSGI      {', '.join(versions)}", ""]
-    return "\n".join(head + lines)
+    versions = sorted({container["stats"]["version"] for container in containers})
+    rows = [HEAD, *(row(container, worker) for container in containers for worker in container["stats"]["workers"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
+    return "\n".join(
+        [
+            f"transport  {document['transport']}",
+            f"queue      {waiting}",
+            f"uWSGI      {', '.join(versions)}",
+            "",
+            *lines,
+        ]
+    )
 
 
-def container_rows(one: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return one row for each worker of a container."""
-    return [
-        (
-            one["name"],
-            one["health"],
-            str(worker["id"]),
-            worker["status"],
-            str(worker["requests"]),
-            str(worker["exceptions"]),
-            f"{worker['pss_kB'] / 1024:.0f} MB",
-            since(worker["last_spawn"]),
-        )
-        for worker in one["stats"]["workers"]
-    ]
+def row(container: dict[str, Any], worker: dict[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one worker."""
+    counts = (str(worker["requests"]), str(worker["exceptions"]), f"{worker['pss_kB'] / 1024:.0f} MB")
+    name, health = container["name"], container["health"]
+    return (name, health, str(worker["id"]), worker["status"], *counts, since(worker["last_spawn"]))
 
 
 def since(moment: int) -> str:
     """Return a moment (seconds since 1970) as local time and how long ago it was."""
     seconds = max(0, int(time.time()) - moment)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{time.strftime('%F %T', time.localtime(moment))} ({seconds // size} {unit})"
-    return f"{time.strftime('%F %T', time.localtime(moment))} ({seconds} s)"
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= size or size == 1)
+    return f"{time.strftime('%F %T', time.localtime(moment))} ({seconds // size} {unit})"

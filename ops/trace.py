@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 
 from ops import stack
-from ops.console import Stop
+from ops.console import Stop, run
 
-# What nginx lets through as an id (nginx/http/trusted-proxies.conf)
+# What nginx accepts as an id (nginx/http/trusted-proxies.conf)
 ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
-# Of a line with `docker logs --timestamps`: the time, then what the service wrote
-LINE = re.compile(r"(\S+) (.*)")
+# A line of `docker logs --timestamps`: the time, then what the service wrote
+LINE = re.compile(r"^(\S+) (.*)$", re.MULTILINE)
 TRACEBACK = ("Traceback (", "During handling of", "The above exception")
 
 
 def trace(wanted: str) -> None:
-    """Print the lines. Raises Stop if this is no id, or if no log has it."""
+    """Print the lines. Raises Stop if this is not an id, or if no log contains it."""
     if not ID.fullmatch(wanted):
         raise Stop(
-            f"{wanted!r} is no request id. It stands in the header X-Request-ID of every answer and on error pages."
+            f"{wanted!r} is not a request id. It is in the header X-Request-ID of every answer, and on error pages."
         )
-    running = stack.containers()
-    if not running:
-        raise Stop("No container is there. Start the stack: make up")
-    found = [(when, one.name, text) for one in running for when, text in about(wanted, log(one.id))]
+    containers = stack.containers()
+    if not containers:
+        raise Stop("There is no container. Start the stack: make up")
+    found = [
+        (when, container.name, text) for container in containers for when, text in about(wanted, log(container.id))
+    ]
     if not found:
-        raise Stop(f"No log has {wanted}. Of each container Docker keeps the last 30 MB, and none of one that is gone.")
+        raise Stop(f"No log contains {wanted}. Docker keeps the last 30 MB per container, and nothing of removed ones.")
     for when, name, text in sorted(found, key=lambda line: line[0]):
         print(f"{when[:23]}  {name:<24} {text}")
 
 
-def log(container: str) -> Iterator[tuple[str, str]]:
+def log(container: str) -> list[tuple[str, str]]:
     """Return time and text of each line that a container has written."""
-    command = ["docker", "logs", "--timestamps", container]
-    told = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-    )
-    return (found.groups() for line in told.stdout.splitlines() if (found := LINE.match(line)))  # type: ignore[misc]
+    return LINE.findall(run(["docker", "logs", "--timestamps", container], merged=True).stdout)
 
 
 def about(wanted: str, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -51,8 +48,7 @@ def about(wanted: str, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, 
         elif following:
             begins = text.startswith(TRACEBACK)
             # Indented lines, and the one after them that names the exception
-            if begins or inside or not text:
+            following = begins or inside or not text
+            inside = begins or not text or text.startswith(" ")
+            if following:
                 yield when, text
-                inside = begins or not text or text.startswith(" ")
-            else:
-                following = False

@@ -1,18 +1,17 @@
-"""`make up`, `make up-unix`, `make up-direct`: build, prove the code, start, say where."""
+"""`make up`, `make up-unix`, `make up-direct`, `make dev`: build, check the code, start, say where."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from ops import lock, preflight, releases, stack
-from ops.build import build
-from ops.console import ROOT, Stop
-from ops.stack import compose_command
+from ops import deploy, preflight, releases, stack
+from ops.console import ROOT, Stop, quiet
+from ops.stack import Container, compose_command
 
 WAIT_SECONDS = 120
 # One may fail for a reason that passes.
@@ -24,76 +23,68 @@ def up(transport: str) -> None:
     """Start the stack over this transport. Raises Stop, with what was there before left as it was."""
     files = stack.with_transport(stack.chosen_files(), transport)
     if stack.containers("direct"):
-        files.append(DIRECT)
-    verb = "up" if transport == "tcp" else "up-unix"
-    with lock.only_one(verb) as held:
-        serving = len([one for one in stack.containers("uwsgi") if one.running])
-        config = start(files, "--scale", f"uwsgi={lock.unfinished(held) or serving or 1}")
+        files = stack.with_override(files, DIRECT)
+    verb, other = ("up", "make up-unix") if transport == "tcp" else ("up-unix", "make up")
+    with deploy.only_one(verb) as lock:
+        running = [container for container in stack.containers("uwsgi") if container.running]
+        config = start(files, "--scale", f"uwsgi={deploy.unfinished(lock) or len(running) or 1}")
         releases.remember()
-    address = published(config, "nginx")
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
-    other = "make up-unix" if transport == "tcp" else "make up"
     print(
-        f"\nReady: {address} over {transport}, {processes} workers\n"
+        f"\nReady: {published(config, 'nginx')} over {transport}, {processes} workers\n"
         f'Next:  make status   make logs   make manage CMD="createsuperuser"   {other} (the other transport)'
     )
 
 
 def develop() -> None:
     """Start the stack with the source mounted and watched. Raises Stop as `up` does."""
-    files = stack.running_files() or stack.chosen_files()
-    if not stack.is_development(files):
-        files = [*files, stack.DEVELOPMENT]
+    files = stack.with_override(stack.current_files(), stack.DEVELOPMENT)
     app, data = ROOT / "app", ROOT / "dev-data"
     owner = app.stat()
-    # Docker would make what is missing, and root its owner.
+    # Docker would create what is missing, owned by root.
     for folder in (data, data / "media"):
         folder.mkdir(exist_ok=True)
         os.chown(folder, owner.st_uid, owner.st_gid)
     os.environ |= {"DEV_UID": str(owner.st_uid), "DEV_GID": str(owner.st_gid)}
-    with lock.only_one("dev"):
-        config = stack.config(files)
-        preflight.check(config)
-        print("Building the images", flush=True)
-        build(files)
-        print("Starting, and waiting until every container is healthy", flush=True)
+    with deploy.only_one("dev"):
+        config = checked_and_built(files)
         launch(files, "--scale", "uwsgi=1")
     print(
-        f"\nReady: {published(config, 'nginx')} serves app/ as you save it, with DEBUG; data is in dev-data/\n"
-        "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (production again)"
+        f"\nReady: {published(config, 'nginx')} reloads app/ on every save, with DEBUG; its data is in dev-data/\n"
+        "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )
 
 
 def direct() -> None:
-    """Start uWSGI answering HTTP by itself, beside what runs. Raises Stop as `up` does."""
-    files = stack.running_files() or stack.chosen_files()
-    if not stack.includes(files, DIRECT):
-        files = [*files, DIRECT]
-    config = start(files, "direct")
+    """Start a uWSGI that answers HTTP itself, next to the running stack. Raises Stop as `up` does."""
+    config = start(stack.with_override(stack.current_files(), DIRECT), "direct")
     print(
-        f"\nReady: {published(config, 'direct')} by uWSGI alone; static files are nginx's and missing here\n"
-        "Next:  compare with the same address through nginx; make down ends both"
+        f"\nReady: {published(config, 'direct')} by uWSGI alone; static files come from nginx and are missing here\n"
+        "Next:  compare it with the same address through nginx; make down stops both"
     )
 
 
 def start(files: Sequence[str], *arguments: str) -> dict[str, Any]:
     """Check, build, prove, start and wait; return the configuration that runs."""
-    config = stack.config(files)
-    preflight.check(config)
-    before = stack.containers()
-    print("Building the images", flush=True)
-    build(files)
+    fresh = not stack.containers()
+    config = checked_and_built(files)
     try:
         prove(files)
-        print("Starting, and waiting until every container is healthy", flush=True)
         launch(files, *arguments)
     except Stop:
-        if not before:
+        if fresh:
             # Nothing ran before, so nothing half-started may stay; volumes do.
-            subprocess.run(
-                compose_command(files, "down", "--remove-orphans"), capture_output=True, check=False, cwd=ROOT
-            )
+            quiet(compose_command(files, "down", "--remove-orphans"), seconds=WAIT_SECONDS)
         raise
+    return config
+
+
+def checked_and_built(files: Sequence[str]) -> dict[str, Any]:
+    """Build the images if the settings are right, and return the configuration. Raises Stop if they are not."""
+    config = stack.config(files)
+    preflight.check(config)
+    print("Building the images (about two minutes the first time)", flush=True)
+    stack.build(files)
     return config
 
 
@@ -102,58 +93,49 @@ def prove(files: Sequence[str]) -> None:
     try:
         stack.run_release(files, "check_project.py")
     except Stop as stop:
-        raise Stop(f"{stop}\n\nYour project does not start (above). What was running runs on.") from stop
+        raise Stop(f"{stop}\n\nYour project does not start (above). A running version keeps serving.") from stop
 
 
 def launch(files: Sequence[str], *arguments: str) -> None:
-    """Start the containers and wait until each is healthy. Raises Stop with the last lines of the one that is not."""
-    command = compose_command(
-        files,
-        "--progress",
-        "quiet",
-        "up",
-        "--detach",
-        "--no-build",
-        "--remove-orphans",
-        "--wait",
-        "--wait-timeout",
-        str(WAIT_SECONDS),
-        *arguments,
-    )
-    before = {one.id for one in stack.containers()}
-    with tempfile.TemporaryFile("w+") as said:
-        starting = subprocess.Popen(command, stderr=said, cwd=ROOT)
+    """Start the containers and wait until all are healthy. Raises Stop with the logs of those that are not."""
+    print("Starting, and waiting until every container is healthy", flush=True)
+    options = ["--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(WAIT_SECONDS)]
+    before = {container.id for container in stack.containers()}
+    with tempfile.TemporaryFile("w+") as errors:
+        starting = subprocess.Popen(
+            compose_command(files, "--progress", "quiet", "up", *options, *arguments), stderr=errors, cwd=ROOT
+        )
         try:
-            while starting.poll() is None:
-                # Compose would go on waiting for a container that starts, fails and starts again. Those that
-                # were there before may: a uwsgi whose uwsgi-socket is being replaced comes back until it is.
-                new = [one for one in stack.containers() if one.id not in before]
-                if any(one.restarts >= FAILED_STARTS for one in new):
-                    break
-                time.sleep(0.2)
+            # Compose waits until all are healthy, even for a container that starts, fails and starts again. Those
+            # that were there before may: a uwsgi whose uwsgi-socket is being replaced comes back until it is.
+            stack.wait_healthy(
+                lambda: [container for container in stack.containers() if container.id not in before],
+                lambda container: container.restarts >= FAILED_STARTS,
+                seconds=math.inf,
+                message=f"It failed to start {FAILED_STARTS} times (above).",
+                ready=lambda _: starting.poll() is not None,
+            )
         finally:
             starting.terminate()
             starting.wait()
         if starting.returncode != 0:
-            said.seek(0)
-            raise Stop("\n".join([said.read().strip(), *last_words()]))
+            errors.seek(0)
+            wrong = [container for container in stack.containers() if not is_well(container)]
+            raise Stop("\n".join([errors.read().strip(), *map(stack.end_of_log, wrong)]))
 
 
-def last_words() -> list[str]:
-    """Return the last log lines of each container that is not as it should be."""
-    return [
-        stack.last_words(one)
-        for one in stack.containers()
-        if not (one.exit_code == 0 if one.service == "release" else one.running and one.health in ("healthy", "none"))
-    ]
+def is_well(container: Container) -> bool:
+    """Return whether a container is as it should be after a start."""
+    if container.service == "release":
+        return container.exit_code == 0
+    return container.running and container.health in ("healthy", "none")
 
 
 def published(config: dict[str, Any], service: str) -> str:
     """Return the address at which a service can be reached from this machine."""
     if config["services"][service].get("network_mode") == "host":
         return f"http://{config['services'][service]['environment']['NGINX_LISTEN']}/"
-    port = config["services"][service]["ports"][0]
-    one = stack.workers(service)[0]
-    told = stack.docker("port", one.id, f"{port['target']}/tcp").splitlines()[0]
-    host, _, number = told.rpartition(":")
+    port = config["services"][service]["ports"][0]["target"]
+    address = stack.docker("port", stack.workers(service)[0].id, f"{port}/tcp").splitlines()[0]
+    host, _, number = address.rpartition(":")
     return f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}/"

@@ -53,21 +53,21 @@ def test_our_own_projects_need_no_change(folder: str, module: str) -> None:
     ("line", "text", "must"),
     [
         ("DEBUG: bool = True", "DEBUG shows every visitor your settings", True),
-        ("ALLOWED_HOSTS = []", "with DEBUG off nobody is answered", True),
+        ("ALLOWED_HOSTS = []", "with DEBUG off no one is answered", True),
         ('ALLOWED_HOSTS = ["*"]', "any Host is believed", False),
         ('SECRET_KEY = "django-insecure-x"  # pragma: allowlist secret', "the key is in the source", True),
         ('STATIC_ROOT = "/var/www/static"', "outside the project", True),
         ('STATIC_URL = "assets/"', 'STATIC_URL = "/static/"', True),
         ('MEDIA_URL = "/uploads/"', 'MEDIA_URL = "/media/"', True),
         ('MEDIA_ROOT = "/var/media"', "cannot be written to", True),
-        ('MEDIA_ROOT = BASE_DIR / "media"', "stays behind", False),
-        ('MEDIA_ROOT = os.path.join(BASE_DIR, "media")', "stays behind", False),
+        ('MEDIA_ROOT = BASE_DIR / "media"', "not copied", False),
+        ('MEDIA_ROOT = os.path.join(BASE_DIR, "media")', "not copied", False),
         ('MAIL = os.environ["MAIL_HOST"]', "In project.env: MAIL_HOST=...", True),
         ('MAIL = env("MAIL_HOST")', "In project.env: MAIL_HOST=...", True),
         ('MAIL = config("MAIL_HOST", cast=str) + env.str("OTHER")', "In project.env: OTHER=...", True),
         (
             'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db"}}',
-            "stays behind",
+            "not copied",
             False,
         ),
         ('MIDDLEWARE = ["whitenoise.middleware.WhiteNoiseMiddleware"]', "WhiteNoise is not needed", False),
@@ -101,7 +101,7 @@ def test_each_trap_is_named_with_its_line(tmp_path: Path, line: str, text: str, 
 )
 def test_what_works_is_not_named(tmp_path: Path, line: str) -> None:
     app = project(tmp_path, f"{GOOD}{line}\n")
-    assert adopt.findings(app, "shop.wsgi:application", None, {"OF_PROJECT_ENV"}) == []
+    assert adopt.findings(app, "shop.wsgi:application", "", {"OF_PROJECT_ENV"}) == []
 
 
 def test_hashed_names_need_the_folder_of_their_list(tmp_path: Path) -> None:

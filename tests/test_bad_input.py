@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from ops import base_image, console, engine, preflight, settings
+from ops import stack as ops_stack
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, Stack, run
-
-pytestmark = pytest.mark.xdist_group("bad-input")
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_unknown_transport(checkout: Checkout) -> None:
 def test_unknown_compose_file(checkout: Checkout) -> None:
     checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:compose.pigeon.yaml")
     said = checkout.refused("up")
-    assert "mend .env" in said
+    assert "Fix .env" in said
     assert "compose.pigeon.yaml" in said
 
 
@@ -85,13 +84,23 @@ def test_requirement_that_does_not_exist(checkout: Checkout) -> None:
     (checkout.folder / "app/requirements.txt").write_text("django-uwsgi-nginx-no-such-thing==1.0\n")
     said = checkout.refused("up")
     assert "No matching distribution found for django-uwsgi-nginx-no-such-thing==1.0" in said
-    assert "nothing was changed" in said
+    assert "Nothing was changed" in said
+
+
+def test_a_failed_build_shows_the_end_of_the_step_that_failed() -> None:
+    output = (
+        "#7 [uwsgi 2/9] RUN one\n#7 0.1 fine\n#8 [uwsgi 3/9] RUN pip\n#8 12.3 error: subprocess failed\n"
+        "#7 DONE 0.2s\n#8 12.4       /bin/sh: 1: pkg-config: not found\n#8 12.4 \n#8 ERROR: exit code: 1\n------\n"
+    )
+    lines = ["[uwsgi 3/9] RUN pip", "error: subprocess failed", "      /bin/sh: 1: pkg-config: not found", ""]
+    assert ops_stack.failed_step(output).splitlines() == [*lines, "ERROR: exit code: 1"]
+    assert ops_stack.failed_step("no builder\n") == "no builder"
 
 
 @pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5"])
 def test_number_of_workers(checkout: Checkout, processes: str) -> None:
     said = checkout.refused("up", UWSGI_PROCESSES=processes)
-    assert f"UWSGI_PROCESSES is '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
+    assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
 
 
 @pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a;b"])
@@ -117,7 +126,7 @@ def test_trusted_proxies(checkout: Checkout, proxies: str, said: str) -> None:
 def test_apt_packages(checkout: Checkout, line: str) -> None:
     (checkout.folder / "app/apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
     said = checkout.refused("up")
-    assert f"app/apt-packages.txt, line 4: {line!r} is no package. Write libpq5, or build: libpq-dev" in said
+    assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in said
 
 
 @pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])
@@ -211,6 +220,15 @@ def test_no_python_and_no_root() -> None:
     done = run("docker", "run", "--rm", "--user", "1000", "--volume", mount, image, "/stack/ops/run", "setup")
     assert done.returncode != 0
     assert done.stderr.strip() == "python3 is missing. Run: sudo apt-get update && sudo apt-get install python3"
+
+
+def test_python_that_is_too_old(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" != --version ] || echo Python 3.9.2\nexit 1\n')
+    python.chmod(0o755)
+    done = run("ops/run", "setup", environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.returncode == 1
+    assert "python3 is Python 3.9.2, and this needs 3.11 or newer. Install a newer one" in done.stderr
 
 
 @pytest.mark.parametrize(

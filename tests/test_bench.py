@@ -30,7 +30,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read
 
 
-@pytest.mark.xdist_group("bench")
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # images of the peers, if there are none
 def test_a_quick_run_measures_every_variant_without_an_error(document: dict[str, Any]) -> None:
     found = {one["variant"] for one in document["samples"]}
@@ -38,7 +38,7 @@ def test_a_quick_run_measures_every_variant_without_an_error(document: dict[str,
     assert [one for one in document["samples"] if one["errors"] or one["rate"] <= 0 or one["cpu"] <= 0] == []
 
 
-@pytest.mark.xdist_group("bench")
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # images of the peers, if there are none
 def test_it_says_what_was_measured_and_where(document: dict[str, Any]) -> None:
     assert document["versions"]["uwsgi"] == "2.0.31"

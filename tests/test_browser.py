@@ -17,7 +17,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, wait_until
 from tests.test_newcomer import SECRET, created
 
-pytestmark = pytest.mark.xdist_group("newcomer")
+pytestmark = pytest.mark.slow
 ARTEFACTS = ROOT / "tests/artefacts"
 VERBS = {"tcp": "up", "unix-socket": "up-unix"}
 
@@ -34,7 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of this repository with the sample project, and somebody who may log in."""
     made = Checkout(tmp_path_factory.mktemp("browser"), "browser")
     try:
-        made.set("DJANGO_STACK_PAGE", "1")
+        (made.folder / "project.env").write_text("DJANGO_STACK_PAGE=1\n")
         made.made("up")
         created(made, "eve")
         yield made

@@ -30,7 +30,10 @@ class Home(TestCase):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"develop-{name}")) for name in TRANSPORTS],
+    params=[
+        pytest.param("tcp", marks=[pytest.mark.xdist_group("develop-tcp"), pytest.mark.slow]),
+        pytest.param("unix-socket", marks=pytest.mark.xdist_group("develop-unix-socket")),
+    ],
 )
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of this repository under `make dev`, its app/ owned by the developer."""
@@ -47,7 +50,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def uwsgi(site: Checkout) -> str:
     """Return the name of the uwsgi container."""
-    return next(name for name in site.containers() if "-uwsgi-" in name)
+    return site.containers("uwsgi")[0]
 
 
 def answers_within(site: Checkout, path: str, text: str, seconds: float) -> None:
@@ -79,6 +82,7 @@ def test_saved_python_answers_within_2_seconds(site: Checkout) -> None:
     wait_until(lambda: "said" not in site.get("/api/request").text, "it is as before", 5)
 
 
+@pytest.mark.slow
 def test_a_saved_template_answers_at_once(site: Checkout) -> None:
     template = site.folder / "app/home/templates/home/index.html"
     assert "It runs." in site.get("/").text
@@ -114,6 +118,7 @@ def test_an_error_is_djangos_debug_page(site: Checkout) -> None:
     assert "Change that to <code>False</code>" in site.get("/none").text
 
 
+@pytest.mark.slow
 def test_breakpoint_is_reached_through_make_attach(site: Checkout) -> None:
     views = site.folder / "app/home/views.py"
     before = views.read_text()
@@ -160,6 +165,7 @@ def read_until(terminal: int, wanted: bytes, seconds: float = 20) -> bytes:
     return said
 
 
+@pytest.mark.slow
 def test_files_belong_to_the_developer(site: Checkout) -> None:
     site.made("manage", "CMD=startapp shop")
     made = site.folder / "app/shop/models.py"
@@ -169,6 +175,7 @@ def test_files_belong_to_the_developer(site: Checkout) -> None:
     shutil.rmtree(site.folder / "app/shop")
 
 
+@pytest.mark.slow
 def test_the_projects_tests_run(site: Checkout) -> None:
     file = site.folder / "app/home/tests.py"
     file.write_text(TESTS)
@@ -178,6 +185,7 @@ def test_the_projects_tests_run(site: Checkout) -> None:
     file.unlink()
 
 
+@pytest.mark.slow
 def test_it_rests_when_nothing_is_saved(site: Checkout) -> None:
     """Less than 1 % of one core, health checks included, over 15 s."""
     wait_until(lambda: site.get("/").status_code == 200, "it answers", 10)
@@ -190,10 +198,12 @@ def test_it_rests_when_nothing_is_saved(site: Checkout) -> None:
     assert used / seconds < 0.01
 
 
+@pytest.mark.slow
 def test_the_doctor_has_nothing_to_say(site: Checkout) -> None:
     assert "nothing wrong" in site.made("doctor")
 
 
+@pytest.mark.slow
 def test_a_release_is_refused(site: Checkout) -> None:
     assert "make up" in site.refused("deploy")
     assert "has no releases" in site.refused("scale", "N=2")

@@ -22,10 +22,11 @@ def examined(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
 
 def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
     assert doctor.examine(doctor.gather()) == NOTHING
-    done = run("python3", "-m", "ops", "doctor", environment={"COMPOSE_PROJECT_NAME": examined.project})
+    done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": examined.project})
     assert (done.returncode, done.stdout) == (0, f"{len(CHECKS)} checks, nothing wrong.\n"), done.stderr
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -33,7 +34,7 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
         ({"uwsgi": {"worker-reload-mercy": "60"}}, "stop_grace_period of uwsgi (compose.yaml) is 40 s"),
         ({"nginx": {"uwsgi_read_timeout": "5s"}}, "uwsgi_read_timeout (nginx/location/timeouts.conf) is 5 s"),
         ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 40 s"),
-        ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096"),
+        ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096, not above"),
         ({"uwsgi": {"max-vars": "64"}}, "max-vars (uwsgi/uwsgi.ini) is 64"),
         ({"somaxconn": 128}, "listen (sockets/uwsgi-socket.ini) is 1024, above net.core.somaxconn 128"),
         ({"descriptors": 1024}, "nginx may open 1024 files"),
@@ -63,6 +64,7 @@ def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
         examined.exec("uwsgi-socket", "chmod", "0770", "/run/pool/uwsgi.sock")
 
 
+@pytest.mark.slow
 def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
     _, *workers = examined.processes("nginx")
     try:
@@ -73,6 +75,8 @@ def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
     wait_until(examined.serves, "served again")
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_a_replica_that_restarts_in_a_loop_is_found(disposable_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", disposable_stack.project)
     for _ in range(doctor.LOOP_RESTARTS):
@@ -85,6 +89,6 @@ def test_a_replica_that_restarts_in_a_loop_is_found(disposable_stack: Stack, mon
 
 
 def test_a_stack_that_does_not_run_is_said() -> None:
-    done = run("python3", "-m", "ops", "doctor", environment={"COMPOSE_PROJECT_NAME": f"test-{CHECKOUT}-none"})
+    done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": f"test-{CHECKOUT}-none"})
     assert done.returncode == 1
     assert "No uwsgi container is running. Start the stack: make up" in done.stderr

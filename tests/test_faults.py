@@ -36,6 +36,7 @@ def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str,
     assert stack.post("/echo", BODY).json()["length"] == len(BODY)
 
 
+@pytest.mark.slow
 def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
     """F18: no process had the time to remove its socket."""
     services = ("nginx", "uwsgi-socket", "uwsgi")
@@ -56,6 +57,7 @@ def addresses(stack: Stack, service: str) -> set[str]:
     return {one["IPAddress"] for one in stack.container(service)["NetworkSettings"]["Networks"].values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["uwsgi-socket", "uwsgi"])
 def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -> None:
     """F24: over a Unix socket there is no address to follow, but a new socket."""
@@ -85,6 +87,7 @@ def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -
         run("docker", "rm", "--force", squatter)
 
 
+@pytest.mark.slow
 def test_running_out_of_file_descriptors_passes(changed_stack: Callable[[str], Stack]) -> None:
     """F27."""
     stack = changed_stack("few-files")

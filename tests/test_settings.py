@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 from typing import Any
 
 import yaml
 
-from ops import adopt
+from ops import adopt, doctor
 from ops.__main__ import parser
 from tests.support.stack import ROOT, run
 
@@ -41,25 +40,6 @@ def defaults() -> dict[str, set[str]]:
     return found
 
 
-def seconds(text: str) -> float:
-    """Return a duration such as 40s or 35 in seconds."""
-    return float(text.removesuffix("s"))
-
-
-def nginx(directive: str) -> str:
-    """Return the value of a directive in production, wherever it stands."""
-    files = [file for file in (ROOT / "nginx").rglob("*.conf") if file.parent.name != "development"]
-    text = "\n".join(file.read_text() for file in files)
-    return str(re.findall(rf"^\s*{directive} ([^;]+);", text, re.MULTILINE)[0])
-
-
-def uwsgi(option: str, file: str = "uwsgi/uwsgi.ini") -> int:
-    """Return a number from a section [uwsgi]."""
-    read = configparser.ConfigParser(strict=False, interpolation=None)
-    read.read(ROOT / file)
-    return int(read["uwsgi"][option])
-
-
 def base() -> dict[str, Any]:
     """Return compose.yaml as it is written."""
     return dict(yaml.safe_load((ROOT / "compose.yaml").read_text())["services"])
@@ -73,10 +53,8 @@ def test_env_example_has_every_setting_with_its_default() -> None:
 
 
 def test_every_setting_says_what_it_does() -> None:
-    before = ""
-    for line in (ROOT / ".env.example").read_text().splitlines():
-        assert before if re.match(r"[A-Z_]+=", line) else True, f"{line} has no comment above it"
-        before = line
+    for block in (ROOT / ".env.example").read_text().split("\n\n"):
+        assert block.startswith("# "), f"no comment above: {block.splitlines()[0]}"
 
 
 def test_sample_project_reads_every_setting_it_is_given() -> None:
@@ -86,30 +64,41 @@ def test_sample_project_reads_every_setting_it_is_given() -> None:
     assert [name for name in names if name not in code] == []
 
 
+def test_settings_of_the_sample_alone_are_documented() -> None:
+    code = (ROOT / "app/config/settings.py").read_text()
+    own = set(re.findall(r'"(DJANGO_[A-Z_]+)"', code)) - {*base()["uwsgi"]["environment"]}
+    assert own == {"DJANGO_STACK_PAGE", "DJANGO_LOG_FORMAT", "DJANGO_LOG_LEVEL"}
+    page = (ROOT / "docs/bring-your-app.md").read_text()
+    assert {name for name in own if f"`{name}" not in page} == set()
+
+
 def test_adopt_knows_what_the_stack_tells_every_project() -> None:
     assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == adopt.TOLD
 
 
-def test_clocks_that_contain_each_other_are_in_order() -> None:
-    grace = seconds(base()["uwsgi"]["stop_grace_period"])
-    patience = seconds(nginx("uwsgi_read_timeout"))
-    assert uwsgi("harakiri") < uwsgi("worker-reload-mercy") < grace
-    assert uwsgi("harakiri") < patience < seconds(nginx("worker_shutdown_timeout"))
-    assert seconds(nginx("worker_shutdown_timeout")) < seconds(base()["nginx"]["stop_grace_period"])
+def shipped() -> doctor.Facts:
+    """Return the numbers of the files as make doctor reads them of a running stack."""
+    nginx = [file for file in (ROOT / "nginx").rglob("*.conf") if file.parent.name != "development"]
+    services = base()
+    return doctor.Facts(
+        nginx=doctor.directives("\n".join(file.read_text() for file in nginx)),
+        uwsgi=doctor.ini((ROOT / "uwsgi/uwsgi.ini").read_text()),
+        grace={name: doctor.seconds(services[name]["stop_grace_period"]) for name in ("nginx", "uwsgi")},
+        listen=int(doctor.ini((ROOT / "sockets/uwsgi-socket.ini").read_text())["listen"]),
+        somaxconn=services["uwsgi-socket"]["sysctls"]["net.core.somaxconn"],
+        descriptors=services["nginx"]["ulimits"]["nofile"],
+    )
+
+
+def test_doctor_finds_nothing_in_the_shipped_numbers() -> None:
+    """Timeouts contain each other, buffers fit, the kernel allows the queue: the rules are in ops/doctor.py."""
+    assert doctor.examine(shipped()) == []
+
+
+def test_a_locked_database_gives_up_before_the_worker_is_killed() -> None:
     sqlite = re.search(r'"timeout": (\d+)', (ROOT / "app/config/settings.py").read_text())
     assert sqlite
-    assert int(sqlite[1]) < uwsgi("harakiri")
-
-
-def test_what_nginx_lets_through_fits_into_uwsgi() -> None:
-    number, size = nginx("large_client_header_buffers").split()
-    # The address is sent up to three times: REQUEST_URI, PATH_INFO, QUERY_STRING.
-    assert (int(number) + 2) * int(size.removesuffix("k")) * 1024 < uwsgi("buffer-size")
-    assert int(nginx("max_headers")) + 30 < uwsgi("max-vars")
-
-
-def test_queue_is_within_what_the_kernel_allows() -> None:
-    assert uwsgi("listen", "sockets/uwsgi-socket.ini") <= base()["uwsgi-socket"]["sysctls"]["net.core.somaxconn"]
+    assert int(sqlite[1]) < int(shipped().uwsgi["harakiri"])
 
 
 def test_base_alone_is_refused_by_name() -> None:
@@ -150,21 +139,31 @@ def test_no_file_names_a_registry() -> None:
     assert guilty == []
 
 
+def shown_by(*command: str) -> list[str]:
+    """Return the verbs that a form of make help lists."""
+    return re.findall(r"^  make ([a-z-]+) ", run("make", *command).stdout, re.MULTILINE)
+
+
 def test_every_verb_is_in_the_help_and_in_the_readme() -> None:
     verbs = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    shown = set(re.findall(r"^  make ([a-z-]+) ", run("make").stdout, re.MULTILINE))
-    assert shown == verbs
+    assert set(shown_by("help", "ALL=1")) == verbs
     pages = "\n".join(file.read_text() for file in PAGES)
     assert verbs - {"help"} - set(re.findall(r"make ([a-z-]+)", pages)) == set()
     unknown = set(re.findall(r"`make ([a-z-]+)", pages)) - verbs
     assert unknown == set()
 
 
+def test_make_alone_lists_what_is_typed_every_day() -> None:
+    assert 8 <= len(shown_by()) <= 12
+    assert {"up", "stop", "deploy", "status", "logs", "manage"} < set(shown_by()) < set(shown_by("help", "ALL=1"))
+    assert "make help ALL=1 lists the rest" in run("make").stdout
+
+
 def test_ops_refuses_a_transport_it_does_not_know() -> None:
     done = run("python3", "-m", "ops", "up", "pigeon")
     assert done.returncode == 2
     assert "invalid choice: 'pigeon' (choose from" in done.stderr
-    assert parser().prog == "ops"
+    assert parser().prog == "ops/run"
 
 
 def test_map_in_the_readme_is_true() -> None:

@@ -75,7 +75,9 @@ def addresses(stack: Stack, service: str) -> list[str]:
     return [one["IPAddress"] for one in networks.values() if one["IPAddress"]]
 
 
-@pytest.mark.parametrize("network", ["edge", "inside", None])
+@pytest.mark.parametrize(
+    "network", ["edge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("inside", None))]
+)
 def test_a_third_container_does_not_reach_it(stack: Stack, network: str | None) -> None:
     """C11, from every network there is but the wire, by address and by name."""
     joined = ("--network", f"{stack.project}_{network}") if network else ()
@@ -120,7 +122,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "a command")) for name in COMMANDS]
+)
 def test_a_packet_by_hand_runs_nothing(stack: Stack, wire: tuple[str, tuple[str, ...]], name: str) -> None:
     """C11: the second net. Whoever does get onto the wire is refused and no worker does what he says."""
     place, joined = wire
@@ -131,6 +135,7 @@ def test_a_packet_by_hand_runs_nothing(stack: Stack, wire: tuple[str, tuple[str,
     assert not witness(stack)
 
 
+@pytest.mark.slow
 def test_no_modifier_reaches_more_than_the_project(stack: Stack, wire: tuple[str, tuple[str, ...]]) -> None:
     """The first byte of a packet chooses a plugin; of those that are compiled in, only Python answers."""
     place, joined = wire

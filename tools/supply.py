@@ -18,7 +18,6 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from ops import base_image, stack
-from ops.build import build
 from ops.console import ROOT, Stop
 
 UV = Path(sys.executable).with_name("uv")
@@ -160,7 +159,7 @@ def update() -> None:
     """
     relock()
     base_image.refresh(base_image.name())
-    build(stack.running_files() or stack.chosen_files(), "--no-cache")
+    stack.build(stack.current_files(), "--no-cache")
     print("\nBuilt, not yet running. Prove it: make test; then, with a gap of a second for nginx: make up")
 
 

@@ -53,14 +53,22 @@ def run(
     )
 
 
-def processes_of(container: str) -> list[str]:
-    """Return the process ids, as this machine sees them, of a container; its PID 1 comes first.
+def process_tree(container: str, *columns: str) -> list[list[str]]:
+    """Return process id and these columns of `ps` for a container's PID 1, which comes first, and its children.
 
-    The order of `docker top` is no help: once the kernel's numbers have begun anew, a child's may be lower.
+    `docker top` also lists what `docker exec` has started, such as a health check that is under way. The
+    parent of that is not in the container.
     """
     first = run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
-    others = run("docker", "top", container, "-o", "pid").stdout.split()[1:]
-    return [first, *(process for process in others if process != first)]
+    listed = run("docker", "top", container, "-o", ",".join(["pid", "ppid", *columns])).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    ours = [[process, *rest] for process, parent, *rest in rows if first in (process, parent)]
+    return sorted(ours, key=lambda row: (row[0] != first, int(row[0])))
+
+
+def processes_of(container: str) -> list[str]:
+    """Return the process ids of `process_tree`, as this machine sees them."""
+    return [process for process, *_ in process_tree(container)]
 
 
 class Stack:
@@ -89,6 +97,15 @@ class Stack:
             evidence = self.evidence()
             self.stop()
             raise AssertionError(f"{failed.stderr.decode()}\n{evidence}") from failed
+        return self
+
+    def healed(self) -> Stack:
+        """Bring back one healthy container of each service; from nothing, if that does not help."""
+        try:
+            self("up", "--detach", "--wait", "--wait-timeout", "60", "--no-build", "--scale", "uwsgi=1")
+            wait_until(self.serves, "it serves", 10)
+        except AssertionError:
+            self.start()
         return self
 
     def stop(self) -> None:
