@@ -1,4 +1,4 @@
-"""What the images hold, what of it has an update, and the update: `make sbom`, `make outdated`, `make update`.
+"""What is in the images, which of it has an update, and the update: `make sbom`, `make outdated`, `make update`.
 
 Runs in .venv, where uv and the CycloneDX library are.
 """
@@ -28,7 +28,7 @@ LOCKS = {
     "uwsgi/build/uv/requirements.in": ("--python-version", "3.13"),
     "uwsgi/development/requirements.in": ("--python-version", "3.13"),
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
-    # A lock is complete, so tools/venv needs no dependency resolved; playwright would be 130 MB for nothing.
+    # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
     "tests/requirements.in": (
         "--universal",
         "--python-version",
@@ -36,7 +36,7 @@ LOCKS = {
         *("--no-emit-package", "playwright", "--no-emit-package", "greenlet", "--no-emit-package", "pyee"),
     ),
 }
-# Hashes, and no address of anybody's mirror.
+# With hashes, and without the address of any mirror.
 FORM = ("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
 SERVICES = ("nginx", "uwsgi-socket", "uwsgi")
 SBOM = ROOT / "sbom"
