@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from itertools import combinations
@@ -10,6 +11,7 @@ from pathlib import Path
 from tests.support.stack import CHECKOUT, run
 from tools.lint import ROOT, Check, command, program, report, summary
 
+PROJECT = f"check-{CHECKOUT}"
 TRANSPORTS = ("tcp", "unix-socket")
 CAPABILITIES = sorted(path.stem for path in (ROOT / "overrides").glob("*.yaml"))
 # Over TCP nginx has to be on the network `wire`, which this takes away.
@@ -24,13 +26,15 @@ def main() -> int:
     passed = report(
         {f"compose {' + '.join(names)}": command(*compose(*names), "config", "--quiet") for names in combined()}
     )
+    os.environ["TEST_IMAGES"] = PROJECT
     try:
-        passed += report({"build": command(*compose("tcp"), "build", "--quiet")})
+        passed += report({"build": command(*probe("tcp"), "build", "--quiet")})
         if passed[-1]:
             # One after the other: each may create the networks.
             passed += report(in_the_images(), at_once=1)
     finally:
-        run(*compose("tcp"), "down", "--volumes", "--remove-orphans", "--rmi", "local")
+        for transport in TRANSPORTS:
+            run(*probe(transport), "down", "--volumes", "--remove-orphans", "--rmi", "local")
     return summary(passed)
 
 
@@ -48,12 +52,17 @@ def compose(transport: str, *capabilities: str) -> list[str]:
     """Return a docker compose command on these files, with tests/stack.env instead of .env."""
     files = ["compose.yaml", f"compose.{transport}.yaml", *(f"overrides/{name}.yaml" for name in capabilities)]
     words = [word for file in files for word in ("--file", file)]
-    return ["docker", "compose", "--env-file", "tests/stack.env", "--project-name", f"check-{CHECKOUT}", *words]
+    return ["docker", "compose", "--env-file", "tests/stack.env", "--project-name", PROJECT, *words]
 
 
-def once(transport: str, service: str, *options: str) -> list[str]:
+def probe(transport: str) -> list[str]:
+    """Return the same with the tests' project in the images: in a fork, app/ is a project that we do not know."""
+    return [*compose(transport), "--file", "tests/overrides/test.yaml"]
+
+
+def once(transport: str, service: str) -> list[str]:
     """Return a command that runs one container of a service, to which the words to run are added."""
-    return [*compose(transport), "run", "--rm", "--no-deps", "-T", *options, service]
+    return [*probe(transport), "run", "--rm", "--no-deps", "-T", service]
 
 
 def in_the_images() -> dict[str, Check]:
@@ -62,10 +71,10 @@ def in_the_images() -> dict[str, Check]:
     for transport in TRANSPORTS:
         found[f"nginx -t {transport}"] = command(*once(transport, "nginx"), "nginx", "-t")
         found[f"gixy {transport}"] = gixy(transport)
-    # On the sample project, until it is loaded and uWSGI would begin to serve.
-    uwsgi = once("tcp", "release", "--env", "UWSGI_MODULE=config.wsgi:application")
+    # Until the project is loaded and uWSGI would begin to serve.
     files = ("--ini", "/etc/uwsgi/uwsgi.ini", "--ini", "/etc/uwsgi/uwsgi.ini:direct")
-    found["uwsgi strict start"] = command(*uwsgi, "uwsgi", *files, "--hook-master-start", "exec:kill -INT 1")
+    start = ("uwsgi", *files, "--hook-master-start", "exec:kill -INT 1")
+    found["uwsgi strict start"] = command(*once("tcp", "release"), *start)
     return found
 
 
