@@ -238,6 +238,8 @@ def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "docker builder prune" in problems[0]
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_no_docker_and_no_root(stack: Stack) -> None:
     """In a container of the stack's own image: Debian 13, Python, no Docker, an ordinary user."""
     image = stack.container("uwsgi")["Config"]["Image"]
@@ -253,8 +255,8 @@ def test_no_docker_and_no_root(stack: Stack) -> None:
         "PYTHONDONTWRITEBYTECODE=1",
         "--entrypoint",
         "/stack/ops/run",
-        "setup",
         image,
+        "setup",
     )
     assert done.returncode != 0
     assert "Docker Engine 26.1 or newer (found: no answer)" in done.stderr

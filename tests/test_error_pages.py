@@ -94,6 +94,7 @@ def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     assert stack.get("/echo").status_code == 503
 
 
+@pytest.mark.slow_on_tcp
 def test_a_full_queue_is_the_same_quick_503_on_both_transports(changed_stack: Callable[[str], Stack]) -> None:
     small_queue = changed_stack("small-queue")
     address = small_queue.url("/sleep/500")

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from selenium.webdriver import ChromeOptions, Remote
 
 from ops import base_image
-from tests.support.checkout import free_port
-from tests.support.stack import CHECKOUT, ROOT, run, wait_until
+from tests.support.stack import CHECKOUT, ROOT, free_port, run, wait_until
 
 # Chromium would look for updates and accounts at its maker's, at every start.
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
