@@ -23,7 +23,7 @@ class Release:
 
 def repository() -> str:
     """Return the name of this stack's uwsgi image."""
-    return f"{stack.project()}-uwsgi"
+    return f"{stack.settings().project}-uwsgi"
 
 
 def new_name() -> str:
@@ -67,11 +67,13 @@ def forget(release: str) -> None:
 
 
 def forget_all() -> None:
-    """Remove every release, the image of `make dev`, and unused networks and volumes of another transport."""
-    for tag in ("development", *(release.name for release in known())):
+    """Remove every release, all other images of `uwsgi`, and unused networks and volumes of another transport."""
+    for tag in ("latest", "development", *(release.name for release in known())):
         forget(tag)
     for kind in ("network", "volume"):
-        mine = stack.docker(kind, "ls", "--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}")
+        mine = stack.docker(
+            kind, "ls", "--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.settings().project}"
+        )
         for identifier in mine.split():
             quiet(["docker", kind, "rm", identifier])
 
