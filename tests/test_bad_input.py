@@ -208,8 +208,8 @@ def test_no_docker_and_no_root(stack: Stack) -> None:
         "PYTHONDONTWRITEBYTECODE=1",
         "--entrypoint",
         "/stack/ops/run",
-        "setup",
         image,
+        "setup",
     )
     assert done.returncode != 0
     assert "Docker Engine 26.1 or newer (found: no answer)" in done.stderr
