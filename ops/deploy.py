@@ -105,9 +105,9 @@ def rollback() -> None:
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
         with timed("static files"):
-            stack.run_release(files, "release.py", "--publish-only", release=previous.name)
-        switch(files, previous.name, replicas)
-        print(f"\n{previous.name} serves again. Forward: make deploy")
+            stack.run_release(files, "release.py", "--publish-only", release=previous)
+        switch(files, previous, replicas)
+        print(f"\n{previous} serves again. Forward: make deploy")
 
 
 def scale(wanted: str) -> None:
