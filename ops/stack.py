@@ -33,6 +33,7 @@ services:
   project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
 """
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
+NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
 # Of the step that failed
 BUILD_LINES = 40
 
@@ -183,7 +184,7 @@ def build(files: Sequence[str], *arguments: str, release: str | None = None) -> 
         result = run(compose_command(files, "--progress", "plain", "build", *arguments, release=release), merged=True)
         failed, reason = result.returncode != 0, failed_step(result.stdout)
     if failed:
-        raise Stop(f"{reason}\n\nAn image did not build (above). Nothing was changed; a running version keeps serving.")
+        raise Stop(f"{reason}\n\n{NOT_BUILT}".strip())
 
 
 def failed_step(output: str) -> str:
