@@ -10,6 +10,7 @@ import yaml
 
 from ops import adopt, doctor
 from ops.__main__ import parser
+from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, run
 
 PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"))
@@ -158,6 +159,14 @@ def test_make_alone_lists_what_is_typed_every_day() -> None:
     assert 8 <= len(shown_by()) <= 12
     assert {"up", "stop", "deploy", "status", "logs", "manage"} < set(shown_by()) < set(shown_by("help", "ALL=1"))
     assert "make help ALL=1 lists the rest" in run("make").stdout
+
+
+def test_env_is_read_as_compose_reads_it(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, "settings")
+    line = 'export COMPOSE_FILE="compose.yaml:compose.unix-socket.yaml" # and a comment\n'
+    (checkout.folder / ".env").write_text(line)
+    done = run("ops/run", "files", cwd=checkout.folder, environment=checkout.environment)
+    assert done.stdout == "compose.yaml:compose.unix-socket.yaml\n", done.stderr
 
 
 def test_ops_refuses_a_transport_it_does_not_know() -> None:
