@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import runs
 from tests.support.site import Site
-from tests.support.stack import CHECKOUT, TRANSPORTS, Stack
+from tests.support.stack import CHECKOUT, SAMPLE, TRANSPORTS, Stack
 
 # The clean-up helper of testcontainers is an image no registry may be there to give; we clean up ourselves.
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
@@ -71,6 +71,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one file and transport in one process, and begin with those that take longest."""
     for item in items:
+        if item.get_closest_marker("needs_sample") and not SAMPLE:
+            item.add_marker(pytest.mark.skip("app/ is a project of your own"))
         if item.get_closest_marker("slow_on_tcp") and transport_of(item) == "tcp-":
             item.add_marker("slow")
         if not item.get_closest_marker("xdist_group"):

@@ -19,6 +19,8 @@ from ops import stack as ops_stack
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, Stack, run
 
+pytestmark = pytest.mark.needs_sample
+
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, wait_until
 from tests.test_newcomer import SECRET, created
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_sample]
 ARTEFACTS = ROOT / "tests/artefacts"
 VERBS = {"tcp": "up", "unix-socket": "up-unix"}
 

@@ -17,6 +17,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import TRANSPORTS, run, wait_until
 from tools.bench.cgroup import Cpu
 
+pytestmark = pytest.mark.needs_sample
 # Not the user of this process, so that files of the developer can be told from files of the container's user.
 DEVELOPER = 1234
 TESTS = """

@@ -11,6 +11,8 @@ import pytest
 from tests.support.checkout import Checkout
 from tests.support.stack import free_port, run
 
+pytestmark = pytest.mark.needs_sample
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:

@@ -17,6 +17,7 @@ from ops.trace import about
 from tests.support.checkout import Checkout
 from tests.support.stack import run, wait_until
 
+pytestmark = pytest.mark.needs_sample
 TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
 SECRET = "correct-horse"  # pragma: allowlist secret
 

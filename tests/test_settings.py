@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from ops import adopt, doctor
@@ -59,6 +60,7 @@ def test_every_setting_says_what_it_does() -> None:
         assert block.startswith("# "), f"no comment above: {block.splitlines()[0]}"
 
 
+@pytest.mark.needs_sample
 def test_sample_project_reads_every_setting_it_is_given() -> None:
     code = (ROOT / "app/config/settings.py").read_text()
     given = base()["uwsgi"]["environment"]
@@ -66,6 +68,7 @@ def test_sample_project_reads_every_setting_it_is_given() -> None:
     assert [name for name in names if name not in code] == []
 
 
+@pytest.mark.needs_sample
 def test_settings_of_the_sample_alone_are_documented() -> None:
     code = (ROOT / "app/config/settings.py").read_text()
     own = set(re.findall(r'"(DJANGO_[A-Z_]+)"', code)) - {*base()["uwsgi"]["environment"]}
@@ -97,6 +100,7 @@ def test_doctor_finds_nothing_in_the_shipped_numbers() -> None:
     assert doctor.examine(shipped()) == []
 
 
+@pytest.mark.needs_sample
 def test_a_locked_database_gives_up_before_the_worker_is_killed() -> None:
     sqlite = re.search(r'"timeout": (\d+)', (ROOT / "app/config/settings.py").read_text())
     assert sqlite
@@ -136,7 +140,9 @@ def test_no_file_names_a_registry() -> None:
     guilty = [
         name
         for name in listed
-        if name != "tests/test_settings.py" and (ROOT / name).is_file() and hosts.search((ROOT / name).read_text(errors="replace"))
+        if name != "tests/test_settings.py"
+        and (ROOT / name).is_file()
+        and hosts.search((ROOT / name).read_text(errors="replace"))
     ]
     assert guilty == []
 

@@ -34,6 +34,7 @@ def test_bill_of_materials_names_what_is_in_the_images(
 
 
 @pytest.mark.slow
+@pytest.mark.needs_sample
 def test_a_newer_version_is_found_and_locked_with_its_hashes(tmp_path: Path) -> None:
     """With the newest lock nothing is found; with an old one, what is new, and then it is up to date again."""
     checkout = Checkout(tmp_path, "supply")

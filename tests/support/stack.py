@@ -20,6 +20,8 @@ from testcontainers.compose import DockerCompose
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Tests of two checkouts may run at once on one machine.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+# A project of your own in app/ leaves out the tests that need the sample.
+SAMPLE = (ROOT / "app/home/stack.py").is_file()
 COMPOSE = "com.docker.compose"
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 Found = TypeVar("Found")
