@@ -94,7 +94,7 @@ clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 lint: .venv/done ## Linters and types, in seconds and without Docker
 	.venv/bin/python -m tools.lint
 
-check: ready .venv/done ## Linters, types, and every configuration checked by the program that reads it
+check: ready .venv/done ## Every configuration, read by the program that will read it
 	.venv/bin/python -m tools.check
 
 test: ready .venv/done ## Run the quick tests on both transports; K=expression selects

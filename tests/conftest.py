@@ -33,13 +33,12 @@ for name in (
     os.environ.pop(name, None)
 
 RUN = pytest.StashKey[TextIO]()
-LONGEST_FIRST = (
-    "test_deploy",
-    "test_broken_releases",
-    "test_killed_deploys",
-    "test_bench",
-    "test_newcomer",
-    "test_projects",
+# The files that take longest begin first, or they would run alone at the end. pytest-xdist gives each process two
+# files at the start: after the longest come those that take no time.
+ORDER = (
+    ("unix-socket-test_deploy", "test_projects", "unix-socket-test_killed_deploys", "unix-socket-test_broken_releases"),
+    ("test_adopt", "test_settings", "test_forking", "test_runs"),
+    ("test_newcomer", "test_browser", "test_bench", "test_bad_input", "develop-tcp", "develop-unix-socket"),
 )
 
 
@@ -77,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{transport_of(item)}{item.path.stem}"))
-    items.sort(key=lambda item: (order(item.path.stem), transport_of(item)))
+    items.sort(key=lambda item: order(group_of(item)))
 
 
 def transport_of(item: pytest.Item) -> str:
@@ -86,9 +85,16 @@ def transport_of(item: pytest.Item) -> str:
     return f"{parameters.params['transport']}-" if parameters and "transport" in parameters.params else ""
 
 
-def order(file: str) -> int:
-    """Return the place of a test file: one that takes long and begins last would run alone at the end."""
-    return LONGEST_FIRST.index(file) if file in LONGEST_FIRST else len(LONGEST_FIRST)
+def group_of(item: pytest.Item) -> str:
+    """Return the group whose tests run in one process, one after the other."""
+    marker = item.get_closest_marker("xdist_group")
+    assert marker
+    return str(marker.args[0])
+
+
+def order(group: str) -> tuple[int, str]:
+    """Return the place of a group."""
+    return next((place for place, groups in enumerate(ORDER) if group in groups), len(ORDER)), group
 
 
 @pytest.fixture(scope="session")

@@ -272,6 +272,9 @@ def before(shared_stack: Stack) -> dict[str, list[str]]:
 @pytest.fixture(scope="module", autouse=True)
 def logged(shared_stack: Stack) -> dict[str, int]:
     """How much was in the logs before the first probe."""
+    # nginx writes its lines together: after this one, all of the tests before are there.
+    last = shared_stack.get("/echo").headers["X-Request-ID"]
+    wait_until(lambda: last in shared_stack.log("nginx"), "the last request in nginx's log")
     return {service: len(shared_stack.log(service)) for service in ("nginx", "uwsgi")}
 
 

@@ -42,7 +42,7 @@ def test_a_newer_version_is_found_and_locked_with_its_hashes(tmp_path: Path) -> 
     for other in supply.locked():  # locked in the same way, and each takes its time
         if other != "app/requirements.in":
             (tmp_path / other).unlink()
-    code = "import ops.supply as s; s.relock()"
+    code = "import tools.supply as s; s.relock()"
 
     def found() -> str:
         done = run(sys.executable, "-c", code, cwd=checkout.folder)
