@@ -122,7 +122,12 @@ def findings(app: Path, module: str, settings: str = "", variables: AbstractSet[
         *(Finding("settings", text, must=False) for name, text in ABSENT.items() if name not in names),
         *(finding for setting in found for finding in judged(setting)),
         *hashed_without_a_root(found),
-        *(finding for place, tree in trees for finding in unknown_variables(place, tree, variables | TOLD)),
+        *(
+            Finding(f"{place}:{line}", f"needs {name} from the environment. In project.env: {name}=...", must=True)
+            for place, tree in trees
+            for name, line in required_variables(tree)
+            if name not in variables | TOLD
+        ),
         *requirement_findings(app),
     ]
 
@@ -178,15 +183,6 @@ def assignments(place: str, tree: ast.Module) -> list[Setting]:
         written = [target.id for target in targets if isinstance(target, ast.Name)]
         found += [Setting(f"{place}:{node.lineno}", name, node.value) for name in written if name.isupper()]
     return found
-
-
-def unknown_variables(place: str, tree: ast.Module, known: AbstractSet[str]) -> list[Finding]:
-    """Return the environment variables without which these settings do not load, and which are not set."""
-    return [
-        Finding(f"{place}:{line}", f"needs {name} from the environment. In project.env: {name}=...", must=True)
-        for name, line in required_variables(tree)
-        if name not in known
-    ]
 
 
 def required_variables(tree: ast.Module) -> list[tuple[str, int]]:

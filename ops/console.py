@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +18,6 @@ def run(
     command: Sequence[str],
     seconds: float | None = None,
     *,
-    env: Mapping[str, str] | None = None,
     text: str = "",
     merged: bool = False,
 ) -> subprocess.CompletedProcess[str]:
@@ -38,7 +36,6 @@ def run(
             errors="replace",
             timeout=seconds,
             cwd=ROOT,
-            env=env,
         )
     except FileNotFoundError as missing:
         raise Stop(f"{command[0]} is not installed. Set this machine up: ops/run setup") from missing
@@ -60,9 +57,8 @@ def step(title: str, command: str, seconds: float = 900) -> None:
     """
     print(f"  {title} ...", end="", flush=True)
     began = time.monotonic()
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        result = run(["sh", "-euc", command], seconds, env=environment, merged=True)
+        result = run(["env", "DEBIAN_FRONTEND=noninteractive", "sh", "-euc", command], seconds, merged=True)
     except subprocess.TimeoutExpired as slow:
         print(" failed")
         raise Stop(f"Gave up after {seconds:.0f} s on:\n  {command}") from slow

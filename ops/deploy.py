@@ -38,7 +38,7 @@ def only_one(verb: str) -> Iterator[IO[str]]:
 
     Raises Stop if another verb that changes the stack is under way.
     """
-    with (ROOT / f".{stack.project()}.lock").open("a+") as lock:
+    with (ROOT / f".{stack.settings().project}.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
@@ -105,9 +105,9 @@ def rollback() -> None:
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
         with timed("static files"):
-            stack.run_release(files, "release.py", "--publish-only", release=previous.name)
-        switch(files, previous.name, replicas)
-        print(f"\n{previous.name} serves again. Forward: make deploy")
+            stack.run_release(files, "release.py", "--publish-only", release=previous)
+        switch(files, previous, replicas)
+        print(f"\n{previous} serves again. Forward: make deploy")
 
 
 def scale(wanted: str) -> None:
@@ -159,7 +159,7 @@ def present(ids: Sequence[str]) -> list[Container]:
 
 def tidy_up() -> None:
     """Remove the trials and the stopped uwsgi containers of this stack."""
-    mine = ["--filter", f"label={stack.PROJECT_LABEL}={stack.project()}"]
+    mine = ["--filter", f"label={stack.PROJECT_LABEL}={stack.settings().project}"]
     trials = stack.docker("ps", "--all", "--quiet", *mine, "--filter", f"label={stack.ONE_OFF_LABEL}=True").split()
     remove(trials + [container.id for container in stack.containers("uwsgi") if not container.running])
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -30,6 +30,9 @@ ADDRESS_COPIES = 2
 # What nginx adds to a request's headers (nginx/location/uwsgi-params.conf), rounded up
 OWN_VARIABLES = 30
 SOCKET = "10000 770"
+
+
+Check = Callable[["Facts"], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,12 @@ def doctor() -> None:
     print(f"{len(checks)} checks, nothing wrong.")
 
 
-def examine(facts: Facts, checks: Sequence[Callable[[Facts], list[str]]] | None = None) -> list[str]:
+def examine(facts: Facts, checks: Sequence[Check] | None = None) -> list[str]:
     """Return what these checks find; all of them, if none are named."""
     return [problem for check in checks or CHECKS for problem in check(facts)]
 
 
-def timeouts(facts: Facts) -> list[str]:
+def timeouts(facts: Facts) -> Iterator[str]:
     """Find timeouts that should contain each other and do not."""
     mercy = ("worker-reload-mercy (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["worker-reload-mercy"]))
     request = [
@@ -80,107 +83,104 @@ def timeouts(facts: Facts) -> list[str]:
         ("stop_grace_period of nginx (compose.yaml)", facts.grace["nginx"]),
     ]
     shutdown = [mercy, ("stop_grace_period of uwsgi (compose.yaml)", facts.grace["uwsgi"])]
-    return [
-        f"{longer} is {after:g} s, not above {shorter}, {before:g} s: a request that should end is cut off. Raise it."
-        for (shorter, before), (longer, after) in [*pairwise(request), *pairwise(shutdown)]
-        if after <= before
-    ]
+    for (shorter, before), (longer, after) in [*pairwise(request), *pairwise(shutdown)]:
+        if after <= before:
+            yield (
+                f"{longer} is {after:g} s, not above {shorter}, {before:g} s: "
+                "a request that should end is cut off. Raise it."
+            )
 
 
-def buffers(facts: Facts) -> list[str]:
+def buffers(facts: Facts) -> Iterator[str]:
     """Find sizes that nginx accepts and that uWSGI would refuse with a 502."""
     number, size = facts.nginx["large_client_header_buffers"].split()
     accepted = (int(number) + ADDRESS_COPIES) * int(size.removesuffix("k")) * 1024
-    found = []
     if accepted >= int(facts.uwsgi["buffer-size"]):
-        found.append(
+        yield (
             f"buffer-size (uwsgi/uwsgi.ini) is {facts.uwsgi['buffer-size']}, not above the {accepted} bytes "
             "that nginx accepts: a large request ends in a 502. "
             "Lower large_client_header_buffers (nginx/http/client-limits.conf)."
         )
     if int(facts.nginx["max_headers"]) + OWN_VARIABLES >= int(facts.uwsgi["max-vars"]):
-        found.append(
+        yield (
             f"max-vars (uwsgi/uwsgi.ini) is {facts.uwsgi['max-vars']}, not above max_headers "
             f"{facts.nginx['max_headers']} (nginx/http/client-limits.conf) and nginx's own {OWN_VARIABLES}: "
             "a request with many headers ends in a 502. Raise it."
         )
-    return found
 
 
-def queue(facts: Facts) -> list[str]:
+def queue(facts: Facts) -> Iterator[str]:
     """Find a queue that the kernel cuts short."""
-    if facts.listen <= facts.somaxconn:
-        return []
-    return [
-        f"listen (sockets/uwsgi-socket.ini) is {facts.listen}, above net.core.somaxconn {facts.somaxconn}: "
-        "uwsgi-socket will not start again. Raise the sysctl of `uwsgi-socket` in compose.yaml."
-    ]
+    if facts.listen > facts.somaxconn:
+        yield (
+            f"listen (sockets/uwsgi-socket.ini) is {facts.listen}, above net.core.somaxconn {facts.somaxconn}: "
+            "uwsgi-socket will not start again. Raise the sysctl of `uwsgi-socket` in compose.yaml."
+        )
 
 
-def descriptors(facts: Facts) -> list[str]:
+def descriptors(facts: Facts) -> Iterator[str]:
     """Find more connections than file descriptors."""
     connections = int(facts.nginx["worker_connections"])
-    if facts.descriptors > connections:
-        return []
-    return [
-        f"nginx may open {facts.descriptors} files (ulimits.nofile in compose.yaml), not above worker_connections "
-        f"{connections} (nginx/nginx.conf): connections fail under load. Raise the first or lower the second."
-    ]
+    if facts.descriptors <= connections:
+        yield (
+            f"nginx may open {facts.descriptors} files (ulimits.nofile in compose.yaml), not above worker_connections "
+            f"{connections} (nginx/nginx.conf): connections fail under load. Raise the first or lower the second."
+        )
 
 
-def memory(facts: Facts) -> list[str]:
+def memory(facts: Facts) -> Iterator[str]:
     """Find containers that have almost reached their memory limit."""
-    return [
-        f"{name} uses {used >> 20} MB of {limit >> 20} MB: a worker will be killed. "
-        "Lower UWSGI_PROCESSES (.env) or raise mem_limit of `uwsgi` (compose.yaml)."
-        for name, (used, limit) in facts.memory.items()
-        if used > limit * MEMORY_SHARE
-    ]
+    for name, (used, limit) in facts.memory.items():
+        if used > limit * MEMORY_SHARE:
+            yield (
+                f"{name} uses {used >> 20} MB of {limit >> 20} MB: a worker will be killed. "
+                "Lower UWSGI_PROCESSES (.env) or raise mem_limit of `uwsgi` (compose.yaml)."
+            )
 
 
-def sockets(facts: Facts) -> list[str]:
+def sockets(facts: Facts) -> Iterator[str]:
     """Find sockets that nginx and uwsgi may not open, or that others may."""
-    return [
-        f"{path} has group and mode {has}, not {SOCKET}: nginx or uwsgi cannot open it, or others can. "
-        "Check `umask = 007` in sockets/uwsgi-socket.ini and the volume in compose.yaml, "
-        "then: make restart S=uwsgi-socket"
-        for path, has in facts.sockets.items()
-        if has != SOCKET
-    ]
+    for path, has in facts.sockets.items():
+        if has != SOCKET:
+            yield (
+                f"{path} has group and mode {has}, not {SOCKET}: nginx or uwsgi cannot open it, or others can. "
+                "Check `umask = 007` in sockets/uwsgi-socket.ini and the volume in compose.yaml, "
+                "then: make restart S=uwsgi-socket"
+            )
 
 
-def disk(facts: Facts) -> list[str]:
+def disk(facts: Facts) -> Iterator[str]:
     """Find disks that are almost full."""
-    if facts.data_used <= DISK_SHARE:
-        return [*facts.disk]
-    data = f"The volume data is {facts.data_used:.0%} full: writes will fail. Make room on this machine's disk: df -h"
-    return [*facts.disk, data]
+    yield from facts.disk
+    if facts.data_used > DISK_SHARE:
+        yield f"The volume data is {facts.data_used:.0%} full: writes will fail. Make room on its disk: df -h"
 
 
-def clock(facts: Facts) -> list[str]:
+def clock(facts: Facts) -> Iterator[str]:
     """Find a clock of the Docker engine that is not this machine's (a virtual machine that slept)."""
-    if abs(facts.clock_offset) <= CLOCK_SECONDS:
-        return []
-    return [
-        f"The Docker engine's clock is {facts.clock_offset:+.0f} s off this machine's. Restart the engine, and run NTP."
-    ]
+    offset = facts.clock_offset
+    if abs(offset) > CLOCK_SECONDS:
+        yield f"The Docker engine's clock is {offset:+.0f} s off this machine's. Restart the engine, and run NTP."
 
 
-def port(facts: Facts) -> list[str]:
+def port(facts: Facts) -> Iterator[str]:
     """Find a published port behind which nothing answers."""
-    return [f"{facts.page}. Look at: make ps, make logs S=nginx"] if facts.page else []
+    if facts.page:
+        yield f"{facts.page}. Look at: make ps, make logs S=nginx"
 
 
-def loops(facts: Facts) -> list[str]:
+def loops(facts: Facts) -> Iterator[str]:
     """Find containers that start again and again, and unhealthy ones."""
-    looping = [f"{name} restarts in a loop. The end of its log: docker logs --tail 30 {name}" for name in facts.loops]
-    unhealthy = [f"{name} is unhealthy. What its check says: docker inspect {name}" for name in facts.unhealthy]
-    return looping + unhealthy
+    for name in facts.loops:
+        yield f"{name} restarts in a loop. The end of its log: docker logs --tail 30 {name}"
+    for name in facts.unhealthy:
+        yield f"{name} is unhealthy. What its check says: docker inspect {name}"
 
 
-def versions(facts: Facts) -> list[str]:
+def versions(facts: Facts) -> Iterator[str]:
     """Find a Docker, or plugins of it, that are too old."""
-    return [f"This needs {text}. Run: ops/run setup" for text in facts.versions]
+    for text in facts.versions:
+        yield f"This needs {text}. Run: ops/run setup"
 
 
 CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, port, loops, versions)

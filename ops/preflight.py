@@ -150,7 +150,7 @@ def port_problems(services: dict[str, Any]) -> list[str]:
     """Return the ports that another program listens on."""
     return [
         f"{address}:{port} is in use by another program (see: ss -ltnp). "
-        f"Stop it, or set another in .env: HTTP_PORT={port + 1}"
+        f"Stop it, or set another in .env: {'DIRECT_PORT' if service == 'direct' else 'HTTP_PORT'}={port + 1}"
         for service, settings in services.items()
         for address, port in bound(settings)
         if not any(container.running for container in stack.containers(service)) and taken(address, port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 
 from ops import stack
 from ops.console import quiet
@@ -13,17 +12,9 @@ KEPT = 3
 NAME = re.compile(r"\d{8}-\d{6}")
 
 
-@dataclass(frozen=True)
-class Release:
-    """One release: its tag and the id of its image."""
-
-    name: str
-    image: str
-
-
 def repository() -> str:
     """Return the name of this stack's uwsgi image."""
-    return f"{stack.project()}-uwsgi"
+    return f"{stack.settings().project}-uwsgi"
 
 
 def new_name() -> str:
@@ -33,12 +24,11 @@ def new_name() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + (f"-{revision}{changed}" if revision else "")
 
 
-def known() -> list[Release]:
-    """Return the releases that are kept, the newest first."""
-    images = stack.docker("images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository()).splitlines()
+def known() -> dict[str, str]:
+    """Return name and image of the releases that are kept, the newest first."""
+    tags = stack.docker("images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository()).splitlines()
     # Other tags are `latest`, and `development` of `make dev`.
-    found = [Release(*line.split()) for line in images if NAME.match(line)]
-    return sorted(found, key=lambda release: release.name, reverse=True)
+    return dict(line.split() for line in sorted(tags, reverse=True) if NAME.match(line))
 
 
 def running() -> str | None:
@@ -47,17 +37,17 @@ def running() -> str | None:
     return max(serving, key=lambda container: container.started).image if serving else None
 
 
-def previous() -> Release | None:
+def previous() -> str | None:
     """Return the newest release that is older than the one that serves, None if there is none."""
     image, releases = running(), known()
-    images = [release.image for release in releases]
-    older = releases[images.index(image) + 1 :] if image in images else releases
-    return next((release for release in older if release.image != image), None)
+    serving = max((name for name in releases if releases[name] == image), default=None)
+    older = (name for name in releases if releases[name] != image and (serving is None or name < serving))
+    return next(older, None)
 
 
-def name(image: str, name: str) -> None:
+def name(image: str, tag: str) -> None:
     """Give an image a tag of the uwsgi repository."""
-    stack.docker("tag", image, f"{repository()}:{name}")
+    stack.docker("tag", image, f"{repository()}:{tag}")
 
 
 def forget(release: str) -> None:
@@ -67,11 +57,13 @@ def forget(release: str) -> None:
 
 
 def forget_all() -> None:
-    """Remove every release, the image of `make dev`, and unused networks and volumes of another transport."""
-    for tag in ("development", *(release.name for release in known())):
+    """Remove every release, all other images of `uwsgi`, and unused networks and volumes of another transport."""
+    for tag in ("latest", "development", *known()):
         forget(tag)
     for kind in ("network", "volume"):
-        mine = stack.docker(kind, "ls", "--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.project()}")
+        mine = stack.docker(
+            kind, "ls", "--quiet", "--filter", f"label={stack.PROJECT_LABEL}={stack.settings().project}"
+        )
         for identifier in mine.split():
             quiet(["docker", kind, "rm", identifier])
 
@@ -79,18 +71,17 @@ def forget_all() -> None:
 def remember() -> None:
     """Make sure that what serves is a release, and forget all but the last few."""
     image = running()
-    if image and image not in [release.image for release in known()]:
+    if image and image not in known().values():
         name(image, new_name())
-    for release in known()[KEPT:]:
-        if release.image != image:
-            forget(release.name)
+    for release, kept in [*known().items()][KEPT:]:
+        if kept != image:
+            forget(release)
 
 
 def show() -> None:
     """Print the releases, the newest first, and mark the one that serves."""
-    image = running()
-    for release in known():
-        mark = "*" if release.image == image else " "
-        print(f"{mark} {release.name}  {release.image.removeprefix('sha256:')[:12]}")
-    if image is None:
+    serving = running()
+    for release, image in known().items():
+        print(f"{'*' if image == serving else ' '} {release}  {image.removeprefix('sha256:')[:12]}")
+    if serving is None:
         print("Nothing is running. Start the stack: make up (TCP) or make up-unix")

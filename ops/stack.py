@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,7 @@ services:
   project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
 """
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
+NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
 # Of the step that failed
 BUILD_LINES = 40
 
@@ -100,16 +101,6 @@ def read_settings(_: tuple[tuple[str, str], ...]) -> Settings:
     return Settings(document["name"], **document["x-settings"], variables=frozenset(variables))
 
 
-def project() -> str:
-    """Return the name of the Compose project."""
-    return settings().project
-
-
-def chosen_files() -> list[str]:
-    """Return the files that COMPOSE_FILE names, or the TCP stack where it names none."""
-    return settings().files.split(":")
-
-
 def with_transport(files: Sequence[str], transport: str) -> list[str]:
     """Return `files` with this transport in place of the one they name; the others stay.
 
@@ -136,10 +127,10 @@ def transport_of(files: Sequence[str]) -> str:
     return next((transport for transport, file in TRANSPORTS.items() if includes(files, file)), "none")
 
 
-def output_of(command: Sequence[str], seconds: float, env: Mapping[str, str] | None = None, prefix: str = "") -> str:
+def output_of(command: Sequence[str], seconds: float, prefix: str = "") -> str:
     """Return what a command prints. Raises Stop with its error if it fails or takes too long."""
     try:
-        result = run(command, seconds, env=env)
+        result = run(command, seconds)
     except subprocess.TimeoutExpired as slow:
         raise Stop(f"{' '.join(command)} took longer than {seconds:.0f} s") from slow
     if result.returncode != 0:
@@ -153,19 +144,15 @@ def docker(*arguments: str, seconds: float = 60) -> str:
     return output_of(["docker", *arguments], seconds, prefix=f"docker {' '.join(arguments[:3])}: ")
 
 
-def environment(release: str | None = None) -> dict[str, str]:
-    """Return the environment for Compose; with a release, service `uwsgi` is made of its image."""
-    return {**os.environ, "RELEASE": release} if release else dict(os.environ)
-
-
-def compose_command(files: Sequence[str], *arguments: str) -> list[str]:
-    """Return a docker compose command on these files."""
-    return ["docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
+def compose_command(files: Sequence[str], *arguments: str, release: str | None = None) -> list[str]:
+    """Return a docker compose command on these files; with a release, service `uwsgi` is made of its image."""
+    environment = ["env", f"RELEASE={release}"] if release else []
+    return [*environment, "docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
 
 
 def compose(files: Sequence[str], *arguments: str, release: str | None = None, seconds: float = 180) -> str:
     """Return what a docker compose command prints. Raises Stop as `output_of` does."""
-    return output_of(compose_command(files, "--progress", "quiet", *arguments), seconds, environment(release))
+    return output_of(compose_command(files, "--progress", "quiet", *arguments, release=release), seconds)
 
 
 def run_release(files: Sequence[str], *command: str, release: str | None = None, seconds: float = 180) -> str:
@@ -190,15 +177,14 @@ def build(files: Sequence[str], *arguments: str, release: str | None = None) -> 
 
     Elsewhere nothing is shown but, if it fails, the last lines of the step that failed. Raises Stop then.
     """
-    env = environment(release)
     if sys.stdout.isatty():
-        failed = subprocess.run(compose_command(files, "build", *arguments), cwd=ROOT, env=env).returncode != 0
-        reason = ""
+        command = compose_command(files, "build", *arguments, release=release)
+        failed, reason = subprocess.run(command, cwd=ROOT).returncode != 0, ""
     else:
-        result = run(compose_command(files, "--progress", "plain", "build", *arguments), env=env, merged=True)
+        result = run(compose_command(files, "--progress", "plain", "build", *arguments, release=release), merged=True)
         failed, reason = result.returncode != 0, failed_step(result.stdout)
     if failed:
-        raise Stop(f"{reason}\n\nAn image did not build (above). Nothing was changed; a running version keeps serving.")
+        raise Stop(f"{reason}\n\n{NOT_BUILT}".strip())
 
 
 def failed_step(output: str) -> str:
@@ -210,7 +196,7 @@ def failed_step(output: str) -> str:
 
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
-    ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
+    ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={settings().project}").split()
     found = [container for container in inspect(ids) if not container.one_off]
     return [container for container in found if not services or container.service in services]
 
@@ -236,7 +222,7 @@ def current_files() -> list[str]:
     The longest list counts: `make up-direct` adds a file to those that made the rest.
     """
     lists = [list(container.files) for container in containers() if container.files != ("",)]
-    return max(lists, key=len) if lists else chosen_files()
+    return max(lists, key=len) if lists else settings().files.split(":")
 
 
 def end_of_log(container: Container, lines: int = 15) -> str:

@@ -21,7 +21,7 @@ DIRECT = "overrides/direct.yaml"
 
 def up(transport: str) -> None:
     """Start the stack over this transport. Raises Stop, with what was there before left as it was."""
-    files = stack.with_transport(stack.chosen_files(), transport)
+    files = stack.with_transport(stack.settings().files.split(":"), transport)
     if stack.containers("direct"):
         files = stack.with_override(files, DIRECT)
     verb, other = ("up", "make up-unix") if transport == "tcp" else ("up-unix", "make up")

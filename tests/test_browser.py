@@ -1,4 +1,4 @@
-"""A real browser finds nothing to complain of: home page and admin under the Content-Security-Policy."""
+"""A real browser reports no error: home page and admin under the Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_admin_works_without_a_word_in_the_console(site: str, driver: Remote) ->
 
 
 def test_the_console_would_tell_of_a_violation(site: str, driver: Remote) -> None:
-    """Or the tests above would pass because nobody listens."""
+    """Otherwise the tests above would pass because nothing is recorded."""
     driver.get(site)
     driver.execute_script(
         "const script = document.createElement('script'); script.textContent = '1'; document.body.append(script)"

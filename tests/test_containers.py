@@ -1,4 +1,4 @@
-"""Every service runs with the least it needs."""
+"""Every service runs with the fewest privileges it needs."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_container_passes_docker_bench(stack: Stack, service: str) -> None:
 def test_image_passes_docker_bench(stack: Stack, service: str) -> None:
     """Section 4: 4.1 user, 4.8 setuid, 4.9 COPY, 4.10 secrets.
 
-    Exceptions: 4.5 content trust needs a registry; 4.6 a health check stands in compose.yaml, beside the
-    clocks it belongs to, and not in the image.
+    Exceptions: 4.5 content trust needs a registry; 4.6 health checks are in compose.yaml, next to
+    the timeouts they belong to, and not in the image.
     """
     image = stack.container(service)["Config"]["Image"]
     uid = json.loads(run("docker", "image", "inspect", image).stdout)[0]["Config"]["User"].partition(":")[0]

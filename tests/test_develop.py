@@ -1,4 +1,4 @@
-"""`make dev`: what is saved answers, errors are shown, the debugger can be reached, files belong to the developer."""
+"""`make dev`: a save takes effect, errors are shown, the debugger can be reached, files belong to the developer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import TRANSPORTS, run, wait_until
 from tools.bench.cgroup import Cpu
 
-# Not this process's own, so that "the developer's" can be told from "whoever runs the container's".
+# Not the user of this process, so that files of the developer can be told from files of the container's user.
 DEVELOPER = 1234
 TESTS = """
 from django.test import TestCase
@@ -54,7 +54,7 @@ def uwsgi(site: Checkout) -> str:
 
 
 def answers_within(site: Checkout, path: str, text: str, seconds: float) -> None:
-    """Fail unless a page says this within so many seconds. A request waits while uWSGI starts anew."""
+    """Fail unless a page says this within so many seconds. A request waits while uWSGI restarts."""
     wait_until(lambda: text in site.get(path).text, f"{path} says {text}", seconds)
 
 
@@ -101,7 +101,7 @@ def test_a_saved_static_file_answers_at_once(site: Checkout) -> None:
     assert site.get("/static/admin/css/base.css").status_code == 200
 
 
-def test_code_that_does_not_import_is_shown_and_can_be_mended(site: Checkout) -> None:
+def test_code_that_does_not_import_is_shown_and_can_be_fixed(site: Checkout) -> None:
     for name in ("urls.py", "wsgi.py"):
         file = site.folder / "app/config" / name
         good = file.read_text()

@@ -15,7 +15,7 @@ NOTHING: list[str] = []
 
 @pytest.fixture
 def examined(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """The shared stack, which ops takes for this checkout's own; what a test breaks in it, it mends."""
+    """The shared stack, which ops takes for this checkout's own. A test that breaks it repairs it."""
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
     return stack
 

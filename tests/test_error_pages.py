@@ -78,7 +78,7 @@ def test_requests_wait_while_uwsgi_is_away(disposable_stack: Stack) -> None:
     address = stack.url("/echo")
     try:
         requests.get(address, timeout=2)
-        raise AssertionError("answered by nobody")
+        raise AssertionError("answered, while uwsgi is stopped")
     except requests.ReadTimeout:
         pass
     stack("start", "uwsgi")
@@ -94,6 +94,7 @@ def test_nginx_starts_without_the_rest(disposable_stack: Stack) -> None:
     assert stack.get("/echo").status_code == 503
 
 
+@pytest.mark.slow_on_tcp
 def test_a_full_queue_is_the_same_quick_503_on_both_transports(changed_stack: Callable[[str], Stack]) -> None:
     small_queue = changed_stack("small-queue")
     address = small_queue.url("/sleep/500")

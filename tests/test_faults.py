@@ -1,4 +1,4 @@
-"""What breaks below the stack has one answer, the same on both transports, and heals by itself."""
+"""Each fault below the stack has one answer, the same on both transports, and the stack recovers without help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = b"x" * 1_000_000
 
 @contextmanager
 def full_tmp(stack: Stack, service: str) -> Iterator[None]:
-    """Have /tmp of a container full meanwhile."""
+    """Fill /tmp of a container, and empty it at the end."""
     stack.exec(service, "sh", "-c", "dd if=/dev/zero of=/tmp/full bs=1M count=500 2>/dev/null || true")
     try:
         yield
@@ -47,7 +47,7 @@ def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
             disposable_stack.container(service)["State"]["StartedAt"] != began
             for service, began in zip(services, before, strict=True)
         ),
-        "all three are started anew",
+        "all three have started again",
     )
     wait_until(disposable_stack.serves, "served again")
 

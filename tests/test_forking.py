@@ -63,7 +63,7 @@ def tree(folder: Path) -> dict[str, str]:
 def documented() -> str:
     """Return the commands of the section "Update"."""
     section = (ROOT / "docs/forking.md").read_text().split("\n## Update\n")[1].split("\n## ")[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0]
+    return str(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0])
 
 
 @pytest.fixture

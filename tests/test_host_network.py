@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkout import Checkout, free_port
-from tests.support.stack import run
+from tests.support.checkout import Checkout
+from tests.support.stack import free_port, run
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """What a hostile client may send: each probe has one answer, breaks nothing and leaves no trace of the inside.
 
-Bytes as they are, since an HTTP library would mend them on the way.
+Requests are raw bytes, because an HTTP library would correct them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ import requests
 from tests.support.stack import ROOT, Stack, process_tree, wait_until
 from tools.load import Connection
 
-ATTACKER, VICTIM = "198.51.100.66", "198.51.100.7"
+ATTACKER = "198.51.100.66"
+# One for each look, so that all of a look's requests are within the rate limit's burst
+VICTIMS = (f"203.0.113.{number}" for number in range(1, 250))
 IDLE = 10_000
 # What nginx may take more for IDLE connections; 6.3 MB were seen for a prototype (uwsgi-nginx.md, section 8).
 IDLE_BYTES = 40 << 20
@@ -50,12 +52,12 @@ def attackers(stack: Stack, number: int, sent: bytes, buffer: int | None = None)
 
 
 def victims(stack: Stack, number: int = 60) -> set[int]:
-    """Return the statuses that another client gets meanwhile; none may take long."""
+    """Return the statuses that another client gets; none may take long."""
     statuses = set()
-    address = stack.url("/echo")
+    address, client = stack.url("/echo"), next(VICTIMS)
     with requests.Session() as session:
         for _ in range(number):
-            answer = session.get(address, headers={"X-Forwarded-For": VICTIM}, timeout=3)
+            answer = session.get(address, headers={"X-Forwarded-For": client}, timeout=3)
             statuses.add(answer.status_code)
     return statuses
 

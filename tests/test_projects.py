@@ -1,4 +1,4 @@
-"""Projects of other shapes than the sample: each is put into app/, built and served, and nothing else changes."""
+"""Projects that differ from the sample: each is put into app/, built and served, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ both = pytest.mark.parametrize("shape", [pytest.param("tcp", marks=pytest.mark.s
 
 @both
 def test_a_plain_startproject(shape: Shape) -> None:
-    """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite beside manage.py."""
+    """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite next to manage.py."""
     app = shape.start_project("Django", "django-admin", "startproject", "shop")
     (app / "requirements.txt").write_text("Django\n")
     login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
@@ -148,7 +148,7 @@ def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> N
 
 
 @pytest.mark.slow
-def test_uploads_beside_the_source(shape: Shape) -> None:
+def test_uploads_next_to_the_source(shape: Shape) -> None:
     """They go to the volume, nginx serves them in a sandbox, and a new release finds them there."""
     shape.bring("uploads")
     assert shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application").status_code == 200

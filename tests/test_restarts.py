@@ -16,7 +16,7 @@ from tests.support.stack import CHECKOUT, ROOT, Stack, run, wait_until
 
 @contextmanager
 def clients(address: str, count: int = 4) -> Iterator[list[str]]:
-    """Send GET and POST on keep-alive connections meanwhile; the list holds every failure, and nothing is repeated."""
+    """Send GET and POST on keep-alive connections, without retries; the list holds every failure."""
     failures: list[str] = []
     sent = [0] * count
     stop = threading.Event()

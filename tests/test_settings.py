@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ops import adopt, doctor
 from ops.__main__ import parser
+from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, run
 
 PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"))
@@ -159,6 +161,14 @@ def test_make_alone_lists_what_is_typed_every_day() -> None:
     assert "make help ALL=1 lists the rest" in run("make").stdout
 
 
+def test_env_is_read_as_compose_reads_it(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, "settings")
+    line = 'export COMPOSE_FILE="compose.yaml:compose.unix-socket.yaml" # and a comment\n'
+    (checkout.folder / ".env").write_text(line)
+    done = run("ops/run", "files", cwd=checkout.folder, environment=checkout.environment)
+    assert done.stdout == "compose.yaml:compose.unix-socket.yaml\n", done.stderr
+
+
 def test_ops_refuses_a_transport_it_does_not_know() -> None:
     done = run("python3", "-m", "ops", "up", "pigeon")
     assert done.returncode == 2
@@ -177,6 +187,18 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a reader of the repository gets for the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
 
 
 def test_every_override_is_documented() -> None:

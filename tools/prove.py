@@ -1,4 +1,4 @@
-"""`make prove`: deploys and faults under load on both transports, and the tutorials' way beside them.
+"""`make prove`: deploys and faults under load on both transports, compared with the usual tutorial setup.
 
 Prints a table and writes it to docs/measured/proof.md. Fails if a row loses more than it may.
 """
@@ -149,7 +149,7 @@ def restarted(site: Site, service: str, act: Callable[[], None]) -> None:
 
 
 def single_request(site: Site, path: str, statuses: set[int]) -> None:
-    """Send one request that is meant to go wrong, and check what its client hears."""
+    """Send one request that is meant to go wrong, and check which status its client gets."""
     answer = requests.get(f"http://localhost:{site.environment['HTTP_PORT']}{path}", timeout=60)
     assert answer.status_code in statuses, f"{path}: {answer.status_code}"
 

@@ -64,7 +64,8 @@ class Site(Checkout):
 
     def load(self) -> Load:
         """Return a load on this site."""
-        return Load("127.0.0.1", int(self.environment["HTTP_PORT"]))
+        # Light enough that several tests under load leave the deploys their share of two cores
+        return Load("127.0.0.1", int(self.environment["HTTP_PORT"]), pause_seconds=0.03)
 
     def version(self) -> str:
         """Return the version that answers now."""

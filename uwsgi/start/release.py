@@ -27,10 +27,10 @@ def publish(source: Path, target: Path) -> int:
             continue
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}.new")
-        shutil.copyfile(file, beside)
-        beside.chmod(0o644)
-        beside.rename(place)
+        new = place.with_name(f".{place.name}.new")
+        shutil.copyfile(file, new)
+        new.chmod(0o644)
+        new.rename(place)
         count += 1
     return count
 
