@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -SEs
-"""Health check of `uwsgi-socket`, and the length of its queue: asks the pool for the socket, as uwsgi does.
+"""Health check of `uwsgi-socket`, and the length of its queue: gets the socket from the pool, as uwsgi does.
 
 Prints one JSON line: where the socket is bound, how many connections wait in it and how many may.
-uWSGI's own stats cannot tell: of a Unix socket's queue they know nothing.
+uWSGI's stats do not include the queue of a Unix socket.
 """
 
 import json
@@ -13,8 +13,8 @@ import sys
 
 POOL = "/run/pool/uwsgi.sock"
 SECONDS = 3
-TCP_INFO_UNACKED = 24  # offset in struct tcp_info; of a listening socket: how many wait to be accepted
-TCP_INFO_SACKED = 28  # ... and how many may (linux/net/ipv4/tcp.c, tcp_get_info)
+TCP_INFO_UNACKED = 24  # offset in struct tcp_info; for a listening socket: connections waiting to be accepted
+TCP_INFO_SACKED = 28  # ... and the limit (linux/net/ipv4/tcp.c, tcp_get_info)
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
@@ -37,14 +37,14 @@ def listening_socket() -> socket.socket:
 
 
 def tcp_queue(listening: socket.socket) -> tuple[int, int]:
-    """Return how many connections wait in a TCP socket, and how many may."""
+    """Return how many connections wait in a TCP socket, and the limit."""
     info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
     waiting, most = struct.unpack_from("=I", info, TCP_INFO_UNACKED) + struct.unpack_from("=I", info, TCP_INFO_SACKED)
     return waiting, most
 
 
 def unix_queue(listening: socket.socket) -> tuple[int, int]:
-    """Return the same of a Unix socket, which only the kernel's socket diagnosis tells."""
+    """Return the same for a Unix socket; only the kernel's socket diagnosis interface reports it."""
     inode = os.fstat(listening.fileno()).st_ino
     any_cookie = 0xFFFFFFFF
     question = struct.pack(
@@ -62,7 +62,7 @@ def unix_queue(listening: socket.socket) -> tuple[int, int]:
             waiting, most = struct.unpack_from("=II", answer, position + 4)
             return waiting, most
         position += max(4, (length + 3) & ~3)
-    raise OSError("the kernel did not tell the queue's length")
+    raise OSError("the kernel did not report the length of the queue")
 
 
 def report() -> dict[str, str | int]:

@@ -1,4 +1,8 @@
-"""One stack for each transport, shared by the tests that only look; a fresh one for those that break it."""
+"""One stack per transport, shared by the tests that only look, and one per test file for the tests that break it.
+
+Tests run in several processes, file by file: most of a test's time is waiting. A process has one shared stack at
+a time, so it runs the files of one transport before those of the other.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from typing import TextIO
 import pytest
 
 from tests.support import runs
-from tests.support.stack import CHECKOUT, TRANSPORTS, Stack
+from tests.support.site import Site
+from tests.support.stack import CHECKOUT, SAMPLE, TRANSPORTS, Stack
 
 # The clean-up helper of testcontainers is an image no registry may be there to give; we clean up ourselves.
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
@@ -28,6 +33,14 @@ for name in (
     os.environ.pop(name, None)
 
 RUN = pytest.StashKey[TextIO]()
+LONGEST_FIRST = (
+    "test_deploy",
+    "test_broken_releases",
+    "test_killed_deploys",
+    "test_bench",
+    "test_newcomer",
+    "test_projects",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,12 +59,36 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that takes a stack once for each transport."""
+    """Run every test that takes a stack once for each transport, or once where the marker says that one will do."""
     if "transport" in metafunc.fixturenames:
         only = metafunc.config.getoption("--transport")
-        # The group keeps the tests of one transport, and so its stack, in one of the parallel processes.
-        cases = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ([only] if only else TRANSPORTS)]
-        metafunc.parametrize("transport", cases, scope="session", indirect=True)
+        one_will_do = metafunc.definition.get_closest_marker("one_transport")
+        names = [only] if only else ["unix-socket"] if one_will_do else list(TRANSPORTS)
+        metafunc.parametrize("transport", names, scope="session", indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one file and transport in one process, and begin with those that take longest."""
+    for item in items:
+        if item.get_closest_marker("needs_sample") and not SAMPLE:
+            item.add_marker(pytest.mark.skip("app/ is a project of your own"))
+        if item.get_closest_marker("slow_on_tcp") and transport_of(item) == "tcp-":
+            item.add_marker("slow")
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(f"{transport_of(item)}{item.path.stem}"))
+    items.sort(key=lambda item: (order(item.path.stem), transport_of(item)))
+
+
+def transport_of(item: pytest.Item) -> str:
+    """Return the transport that a test runs on and a dash, nothing if it takes no stack."""
+    parameters = getattr(item, "callspec", None)
+    return f"{parameters.params['transport']}-" if parameters and "transport" in parameters.params else ""
+
+
+def order(file: str) -> int:
+    """Return the place of a test file: one that takes long and begins last would run alone at the end."""
+    return LONGEST_FIRST.index(file) if file in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +98,27 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_stack(transport: str) -> Iterator[Stack]:
-    """The one stack of this transport; its images serve the disposable ones, too."""
-    stack = Stack(transport, "shared")
+def images(testrun_uid: str) -> None:
+    """The images of all stacks, built once in a run.
+
+    By two builds at once there would be two images of one name, and Compose would replace containers later because
+    theirs has lost it.
+    """
+    folder = Path(tempfile.gettempdir())
+    with (folder / f"test-{CHECKOUT}.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if lock.read() != testrun_uid:
+            Stack("tcp", "images")("build")
+            lock.truncate(0)
+            lock.write(testrun_uid)
+
+
+@pytest.fixture(scope="session")
+def shared_stack(images: None, transport: str, worker_id: str) -> Iterator[Stack]:
+    """The one stack of this transport in this process."""
+    stack = Stack(transport, f"shared-{worker_id}")
     try:
-        # One after the other: two builds of the same at once make two images of one name, and Compose
-        # would replace containers later because theirs has lost it.
-        with (Path(tempfile.gettempdir()) / f"test-{CHECKOUT}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            stack("build")
         yield stack.start()
     finally:
         stack.stop()
@@ -81,24 +130,30 @@ def stack(shared_stack: Stack) -> Stack:
     return shared_stack
 
 
-@pytest.fixture
-def disposable_stack(shared_stack: Stack, transport: str) -> Iterator[Stack]:
-    """A running stack of one's own, to break."""
-    stack = Stack(transport, "own")
+@pytest.fixture(scope="module")
+def own_stack(images: None, transport: str, worker_id: str) -> Iterator[Stack]:
+    """A stack for the tests of one file."""
+    stack = Stack(transport, f"own-{worker_id}")
     try:
         yield stack.start()
     finally:
         stack.stop()
 
 
+@pytest.fixture
+def disposable_stack(own_stack: Stack) -> Stack:
+    """A running stack to break: what the test before has left of it is repaired first."""
+    return own_stack.healed()
+
+
 @pytest.fixture(scope="module")
-def changed_stack(shared_stack: Stack, transport: str) -> Iterator[Callable[[str], Stack]]:
-    """Starts, once for each test file, a stack of one's own with tests/overrides/NAME.yaml on top."""
+def changed_stack(images: None, transport: str, worker_id: str) -> Iterator[Callable[[str], Stack]]:
+    """Starts, once for each test file, a stack with tests/overrides/NAME.yaml added."""
     started: dict[str, Stack] = {}
 
     def start(name: str) -> Stack:
         if name not in started:
-            started[name] = Stack(transport, name, [f"tests/overrides/{name}.yaml"]).start()
+            started[name] = Stack(transport, f"{name}-{worker_id}", [f"tests/overrides/{name}.yaml"]).start()
         return started[name]
 
     try:
@@ -106,6 +161,18 @@ def changed_stack(shared_stack: Stack, transport: str) -> Iterator[Callable[[str
     finally:
         for stack in started.values():
             stack.stop()
+
+
+@pytest.fixture(scope="module")
+def site(transport: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A copy of this repository with the probe in app/, up and running: one for each test file."""
+    role = request.module.__name__.rpartition("test_")[2].replace("_", "-")
+    made = Site(tmp_path_factory.mktemp(role), transport, role)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.hookimpl(wrapper=True)

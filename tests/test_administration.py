@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from tests.support.stack import Stack, wait_until
 
 PIDFILE = "/run/uwsgi/uwsgi.pid"
@@ -30,6 +32,7 @@ def test_uwsgi_socket_tells_the_length_of_its_queue(stack: Stack) -> None:
     assert (told["waiting"], told["most"]) == (0, 1024)
 
 
+@pytest.mark.slow
 def test_queue_is_seen_filling(disposable_stack: Stack) -> None:
     disposable_stack("stop", "uwsgi")
     for _ in range(5):
@@ -40,6 +43,7 @@ def test_queue_is_seen_filling(disposable_stack: Stack) -> None:
     assert json.loads(disposable_stack.exec("uwsgi-socket", "healthcheck.py"))["waiting"] >= 5
 
 
+@pytest.mark.slow
 def test_stop_ends_the_process_and_the_policy_brings_it_back(disposable_stack: Stack) -> None:
     before = disposable_stack.container("uwsgi")["State"]["StartedAt"]
     disposable_stack.exec("uwsgi", "uwsgi", "--stop", PIDFILE)

@@ -44,7 +44,10 @@ def test_nothing_is_found_in_a_project_that_is_ready(tmp_path: Path) -> None:
     assert said(project(tmp_path)) == []
 
 
-@pytest.mark.parametrize(("folder", "module"), [("app", "config.wsgi"), ("tests/probe", "probe.wsgi")])
+@pytest.mark.parametrize(
+    ("folder", "module"),
+    [pytest.param("app", "config.wsgi", marks=pytest.mark.needs_sample), ("tests/probe", "probe.wsgi")],
+)
 def test_our_own_projects_need_no_change(folder: str, module: str) -> None:
     assert [one for one in adopt.findings(ROOT / folder, module) if one.must] == []
 
@@ -156,7 +159,7 @@ def test_nothing_of_the_project_is_run(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-@pytest.mark.xdist_group("bad-input")
+@pytest.mark.needs_sample
 def test_make_adopt_says_what_to_do(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, "adopt")
     assert "Type: make up" in checkout.made("adopt")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import platform
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,46 @@ from ops import stack as ops_stack
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, Stack, run
 
-pytestmark = pytest.mark.xdist_group("bad-input")
+pytestmark = pytest.mark.needs_sample
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Any]:
+    """The stack over TCP as Compose puts it together from the shipped files and the settings of .env.example."""
+    files = ("--file", "compose.yaml", "--file", "compose.tcp.yaml")
+    done = run("docker", "compose", "--env-file", ".env.example", *files, "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture
+def config(shipped: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same with a copy of the sample project, to break; nothing listens on its port."""
+    changed = copy.deepcopy(shipped)
+    app = shutil.copytree(ROOT / "app", tmp_path / "app")
+    changed["services"]["uwsgi"]["build"]["additional_contexts"]["app"] = str(app)
+    changed["services"]["nginx"]["ports"] = []
+    key = tmp_path / "key"
+    key.write_text("a key")
+    changed["secrets"]["django_secret_key"]["file"] = str(key)
+    return changed
+
+
+def app_of(config: dict[str, Any]) -> Path:
+    """Return the folder of the project."""
+    return Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
+
+
+def refusal(config: dict[str, Any], service: str = "uwsgi", **settings: str) -> str:
+    """Return what `make up` says before it changes anything, with these variables in a service's environment."""
+    config["services"][service]["environment"] |= settings
+    with pytest.raises(console.Stop) as stop:
+        preflight.check(config)
+    return str(stop.value)
+
+
+def test_the_shipped_settings_are_not_refused(config: dict[str, Any]) -> None:
+    preflight.check(config)
 
 
 @pytest.fixture
@@ -52,13 +94,13 @@ def test_unknown_compose_file(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("name", ["manage.py", "requirements.txt"])
-def test_app_without_what_the_contract_asks_for(checkout: Checkout, name: str) -> None:
-    (checkout.folder / "app" / name).unlink()
-    assert f"app/ has no {name}. Copy your whole Django project into app/." in checkout.refused("up")
+def test_app_without_what_the_contract_asks_for(config: dict[str, Any], name: str) -> None:
+    (app_of(config) / name).unlink()
+    assert f"app/ has no {name}. Copy your whole Django project into " in refusal(config)
 
 
-def test_wsgi_module_that_is_not_there(checkout: Checkout) -> None:
-    said = checkout.refused("up", UWSGI_MODULE="mysite.wsgi")
+def test_wsgi_module_that_is_not_there(config: dict[str, Any]) -> None:
+    said = refusal(config, UWSGI_MODULE="mysite.wsgi")
     assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in said
 
 
@@ -69,11 +111,13 @@ def test_wsgi_module_that_does_not_import(checkout: Checkout) -> None:
     assert "UWSGI_MODULE config.wsgi: ModuleNotFoundError: No module named 'nothing_of_that_name'" in said
 
 
+@pytest.mark.slow
 def test_wsgi_module_without_the_callable(checkout: Checkout) -> None:
     said = checkout.refused("up", UWSGI_MODULE="config.wsgi:app")
     assert "has no callable `app`. In .env: UWSGI_MODULE=config.wsgi:application" in said
 
 
+@pytest.mark.slow
 def test_addresses_that_do_not_import(checkout: Checkout) -> None:
     with (checkout.folder / "app/config/urls.py").open("a") as module:
         module.write("\nimport nothing_of_that_name\n")
@@ -82,6 +126,7 @@ def test_addresses_that_do_not_import(checkout: Checkout) -> None:
     assert "No module named 'nothing_of_that_name'" in said
 
 
+@pytest.mark.slow
 def test_requirement_that_does_not_exist(checkout: Checkout) -> None:
     (checkout.folder / "app/requirements.txt").write_text("django-uwsgi-nginx-no-such-thing==1.0\n")
     said = checkout.refused("up")
@@ -100,14 +145,14 @@ def test_a_failed_build_shows_the_end_of_the_step_that_failed() -> None:
 
 
 @pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5"])
-def test_number_of_workers(checkout: Checkout, processes: str) -> None:
-    said = checkout.refused("up", UWSGI_PROCESSES=processes)
+def test_number_of_workers(config: dict[str, Any], processes: str) -> None:
+    said = refusal(config, UWSGI_PROCESSES=processes)
     assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
 
 
 @pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a;b"])
-def test_host_names(checkout: Checkout, hosts: str) -> None:
-    assert "not a host name" in checkout.refused("up", DJANGO_ALLOWED_HOSTS=hosts)
+def test_host_names(config: dict[str, Any], hosts: str) -> None:
+    assert "not a host name" in refusal(config, DJANGO_ALLOWED_HOSTS=hosts)
 
 
 @pytest.mark.parametrize(
@@ -120,20 +165,20 @@ def test_host_names(checkout: Checkout, hosts: str) -> None:
         ("::/0", "every client could forge its address"),
     ],
 )
-def test_trusted_proxies(checkout: Checkout, proxies: str, said: str) -> None:
-    assert said in checkout.refused("up", TRUSTED_PROXIES=proxies)
+def test_trusted_proxies(config: dict[str, Any], proxies: str, said: str) -> None:
+    assert said in refusal(config, "nginx", NGINX_TRUSTED_PROXIES=proxies)
 
 
 @pytest.mark.parametrize("line", ["libpq5; rm -rf /", "--force-yes", "build:", "Libpq5", "$(id)"])
-def test_apt_packages(checkout: Checkout, line: str) -> None:
-    (checkout.folder / "app/apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
-    said = checkout.refused("up")
+def test_apt_packages(config: dict[str, Any], line: str) -> None:
+    (app_of(config) / "apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
+    said = refusal(config)
     assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in said
 
 
 @pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])
-def test_rates(checkout: Checkout, rate: str) -> None:
-    assert "NGINX_REQUEST_RATE=50r/s" in checkout.refused("up", NGINX_REQUEST_RATE=rate)
+def test_rates(config: dict[str, Any], rate: str) -> None:
+    assert "NGINX_REQUEST_RATE=50r/s" in refusal(config, "nginx", NGINX_REQUEST_RATE=rate)
 
 
 def test_empty_secret_is_not_replaced_behind_ones_back(checkout: Checkout) -> None:
@@ -158,10 +203,11 @@ def test_all_problems_are_said_at_once(checkout: Checkout) -> None:
     assert said.count("\n  - ") == 3
 
 
-def test_files_that_containers_may_not_read(checkout: Checkout) -> None:
-    secret = checkout.folder / "nginx/transports/tcp.conf"
-    secret.chmod(0o600)
-    assert f"Run: chmod o+r {secret}" in checkout.refused("up")
+def test_files_that_containers_may_not_read(config: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "tcp.conf"
+    file.touch(mode=0o600)
+    config["configs"]["nginx-transport"]["file"] = str(file)
+    assert f"Run: chmod o+r {file}" in refusal(config)
 
 
 def test_broken_code_leaves_what_runs_alone(checkout: Checkout) -> None:
@@ -175,6 +221,7 @@ def test_broken_code_leaves_what_runs_alone(checkout: Checkout) -> None:
     checkout.made("down")
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_shows_the_last_words(checkout: Checkout) -> None:
     (checkout.folder / "uwsgi/uwsgi.ini").write_text(
         (checkout.folder / "uwsgi/uwsgi.ini").read_text().replace("master = true", "master = true\nmastre = true", 1)
@@ -193,6 +240,8 @@ def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "docker builder prune" in problems[0]
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_no_docker_and_no_root(stack: Stack) -> None:
     """In a container of the stack's own image: Debian 13, Python, no Docker, an ordinary user."""
     image = stack.container("uwsgi")["Config"]["Image"]

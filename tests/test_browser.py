@@ -1,4 +1,4 @@
-"""A real browser finds nothing to complain of: home page and admin under the Content-Security-Policy."""
+"""A real browser reports no error: home page and admin under the Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, wait_until
 from tests.test_newcomer import SECRET, created
 
-pytestmark = pytest.mark.xdist_group("newcomer")
+pytestmark = [pytest.mark.slow, pytest.mark.needs_sample]
 ARTEFACTS = ROOT / "tests/artefacts"
 VERBS = {"tcp": "up", "unix-socket": "up-unix"}
 
@@ -34,7 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of this repository with the sample project, and somebody who may log in."""
     made = Checkout(tmp_path_factory.mktemp("browser"), "browser")
     try:
-        made.set("DJANGO_STACK_PAGE", "1")
+        (made.folder / "project.env").write_text("DJANGO_STACK_PAGE=1\n")
         made.made("up")
         created(made, "eve")
         yield made
@@ -167,7 +167,7 @@ def test_admin_works_without_a_word_in_the_console(site: str, driver: Remote) ->
 
 
 def test_the_console_would_tell_of_a_violation(site: str, driver: Remote) -> None:
-    """Or the tests above would pass because nobody listens."""
+    """Otherwise the tests above would pass because nothing is recorded."""
     driver.get(site)
     driver.execute_script(
         "const script = document.createElement('script'); script.textContent = '1'; document.body.append(script)"

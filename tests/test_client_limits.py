@@ -1,4 +1,4 @@
-"""One client too fast is told so, by its own address, and nobody else is; only a trusted proxy speaks for others."""
+"""A client that is too fast gets a 429, and no other client does; only a trusted proxy may state client addresses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_client_over_the_rate_gets_429_and_others_do_not(proxied: Stack) -> No
         answers = fast.result()
         assert statuses(slow.result()) == {200: 80}
     seconds = sum(answer.elapsed.total_seconds() for answer in answers) / 4
-    allowed = 100 + 50 * seconds
+    allowed = 100 + 10 * seconds
     assert set(statuses(answers)) == {200, 429}
     assert statuses(answers)[200] <= allowed * 1.2 + 10
     refused = next(answer for answer in answers if answer.status_code == 429)

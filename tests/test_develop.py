@@ -1,4 +1,4 @@
-"""`make dev`: what is saved answers, errors are shown, the debugger can be reached, files belong to the developer."""
+"""`make dev`: a save takes effect, errors are shown, the debugger can be reached, files belong to the developer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.support.checkout import Checkout
 from tests.support.stack import TRANSPORTS, run, wait_until
 from tools.bench.cgroup import Cpu
 
-# Not this process's own, so that "the developer's" can be told from "whoever runs the container's".
+pytestmark = pytest.mark.needs_sample
+# Not the user of this process, so that files of the developer can be told from files of the container's user.
 DEVELOPER = 1234
 TESTS = """
 from django.test import TestCase
@@ -30,7 +31,10 @@ class Home(TestCase):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"develop-{name}")) for name in TRANSPORTS],
+    params=[
+        pytest.param("tcp", marks=[pytest.mark.xdist_group("develop-tcp"), pytest.mark.slow]),
+        pytest.param("unix-socket", marks=pytest.mark.xdist_group("develop-unix-socket")),
+    ],
 )
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of this repository under `make dev`, its app/ owned by the developer."""
@@ -47,11 +51,11 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def uwsgi(site: Checkout) -> str:
     """Return the name of the uwsgi container."""
-    return next(name for name in site.containers() if "-uwsgi-" in name)
+    return site.containers("uwsgi")[0]
 
 
 def answers_within(site: Checkout, path: str, text: str, seconds: float) -> None:
-    """Fail unless a page says this within so many seconds. A request waits while uWSGI starts anew."""
+    """Fail unless a page says this within so many seconds. A request waits while uWSGI restarts."""
     wait_until(lambda: text in site.get(path).text, f"{path} says {text}", seconds)
 
 
@@ -79,6 +83,7 @@ def test_saved_python_answers_within_2_seconds(site: Checkout) -> None:
     wait_until(lambda: "said" not in site.get("/api/request").text, "it is as before", 5)
 
 
+@pytest.mark.slow
 def test_a_saved_template_answers_at_once(site: Checkout) -> None:
     template = site.folder / "app/home/templates/home/index.html"
     assert "It runs." in site.get("/").text
@@ -97,7 +102,7 @@ def test_a_saved_static_file_answers_at_once(site: Checkout) -> None:
     assert site.get("/static/admin/css/base.css").status_code == 200
 
 
-def test_code_that_does_not_import_is_shown_and_can_be_mended(site: Checkout) -> None:
+def test_code_that_does_not_import_is_shown_and_can_be_fixed(site: Checkout) -> None:
     for name in ("urls.py", "wsgi.py"):
         file = site.folder / "app/config" / name
         good = file.read_text()
@@ -114,6 +119,7 @@ def test_an_error_is_djangos_debug_page(site: Checkout) -> None:
     assert "Change that to <code>False</code>" in site.get("/none").text
 
 
+@pytest.mark.slow
 def test_breakpoint_is_reached_through_make_attach(site: Checkout) -> None:
     views = site.folder / "app/home/views.py"
     before = views.read_text()
@@ -160,6 +166,7 @@ def read_until(terminal: int, wanted: bytes, seconds: float = 20) -> bytes:
     return said
 
 
+@pytest.mark.slow
 def test_files_belong_to_the_developer(site: Checkout) -> None:
     site.made("manage", "CMD=startapp shop")
     made = site.folder / "app/shop/models.py"
@@ -169,6 +176,7 @@ def test_files_belong_to_the_developer(site: Checkout) -> None:
     shutil.rmtree(site.folder / "app/shop")
 
 
+@pytest.mark.slow
 def test_the_projects_tests_run(site: Checkout) -> None:
     file = site.folder / "app/home/tests.py"
     file.write_text(TESTS)
@@ -178,6 +186,7 @@ def test_the_projects_tests_run(site: Checkout) -> None:
     file.unlink()
 
 
+@pytest.mark.slow
 def test_it_rests_when_nothing_is_saved(site: Checkout) -> None:
     """Less than 1 % of one core, health checks included, over 15 s."""
     wait_until(lambda: site.get("/").status_code == 200, "it answers", 10)
@@ -190,10 +199,12 @@ def test_it_rests_when_nothing_is_saved(site: Checkout) -> None:
     assert used / seconds < 0.01
 
 
+@pytest.mark.slow
 def test_the_doctor_has_nothing_to_say(site: Checkout) -> None:
     assert "nothing wrong" in site.made("doctor")
 
 
+@pytest.mark.slow
 def test_a_release_is_refused(site: Checkout) -> None:
     assert "make up" in site.refused("deploy")
     assert "has no releases" in site.refused("scale", "N=2")

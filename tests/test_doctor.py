@@ -15,7 +15,7 @@ NOTHING: list[str] = []
 
 @pytest.fixture
 def examined(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """The shared stack, which ops takes for this checkout's own; what a test breaks in it, it mends."""
+    """The shared stack, which ops takes for this checkout's own. A test that breaks it repairs it."""
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
     return stack
 
@@ -26,6 +26,7 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
     assert (done.returncode, done.stdout) == (0, f"{len(CHECKS)} checks, nothing wrong.\n"), done.stderr
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -63,6 +64,7 @@ def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
         examined.exec("uwsgi-socket", "chmod", "0770", "/run/pool/uwsgi.sock")
 
 
+@pytest.mark.slow
 def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
     _, *workers = examined.processes("nginx")
     try:
@@ -73,6 +75,8 @@ def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
     wait_until(examined.serves, "served again")
 
 
+@pytest.mark.slow
+@pytest.mark.one_transport
 def test_a_replica_that_restarts_in_a_loop_is_found(disposable_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", disposable_stack.project)
     for _ in range(doctor.LOOP_RESTARTS):

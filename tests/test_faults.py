@@ -1,4 +1,4 @@
-"""What breaks below the stack has one answer, the same on both transports, and heals by itself."""
+"""Each fault below the stack has one answer, the same on both transports, and the stack recovers without help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = b"x" * 1_000_000
 
 @contextmanager
 def full_tmp(stack: Stack, service: str) -> Iterator[None]:
-    """Have /tmp of a container full meanwhile."""
+    """Fill /tmp of a container, and empty it at the end."""
     stack.exec(service, "sh", "-c", "dd if=/dev/zero of=/tmp/full bs=1M count=500 2>/dev/null || true")
     try:
         yield
@@ -36,6 +36,7 @@ def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str,
     assert stack.post("/echo", BODY).json()["length"] == len(BODY)
 
 
+@pytest.mark.slow
 def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
     """F18: no process had the time to remove its socket."""
     services = ("nginx", "uwsgi-socket", "uwsgi")
@@ -46,7 +47,7 @@ def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
             disposable_stack.container(service)["State"]["StartedAt"] != began
             for service, began in zip(services, before, strict=True)
         ),
-        "all three are started anew",
+        "all three have started again",
     )
     wait_until(disposable_stack.serves, "served again")
 
@@ -56,6 +57,7 @@ def addresses(stack: Stack, service: str) -> set[str]:
     return {one["IPAddress"] for one in stack.container(service)["NetworkSettings"]["Networks"].values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["uwsgi-socket", "uwsgi"])
 def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -> None:
     """F24: over a Unix socket there is no address to follow, but a new socket."""
@@ -85,6 +87,7 @@ def test_nginx_follows_to_a_new_address(disposable_stack: Stack, service: str) -
         run("docker", "rm", "--force", squatter)
 
 
+@pytest.mark.slow
 def test_running_out_of_file_descriptors_passes(changed_stack: Callable[[str], Stack]) -> None:
     """F27."""
     stack = changed_stack("few-files")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkout import Checkout, free_port
-from tests.support.stack import run
+from tests.support.checkout import Checkout
+from tests.support.stack import free_port, run
 
-pytestmark = pytest.mark.xdist_group("host-network")
+pytestmark = pytest.mark.needs_sample
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_it_listens_where_the_settings_say_and_nowhere_else(site: Checkout) -> N
 
 
 def test_nginx_is_otherwise_as_confined_as_ever(site: Checkout) -> None:
-    nginx = next(name for name in site.containers() if "-nginx-" in name)
+    nginx = site.containers("nginx")[0]
     told = run("docker", "inspect", "--format", "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}", nginx).stdout
     assert told.split() == ["[ALL]", "true"]
 
@@ -51,6 +51,7 @@ def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
     assert "make up-unix" in site.refused("up")
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(site: Checkout) -> None:
     site.made("down")
     with socket.socket() as other:

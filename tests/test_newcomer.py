@@ -17,7 +17,7 @@ from ops.trace import about
 from tests.support.checkout import Checkout
 from tests.support.stack import run, wait_until
 
-pytestmark = pytest.mark.xdist_group("newcomer")
+pytestmark = pytest.mark.needs_sample
 TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
 SECRET = "correct-horse"  # pragma: allowlist secret
 
@@ -57,7 +57,7 @@ def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str
     for address in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
         answer = checkout.get(address)
         assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True), address
-    # Workers and memory are nobody's business until DJANGO_STACK_PAGE says so: test_browser.py.
+    # Workers and memory are shown only with DJANGO_STACK_PAGE=1: test_browser.py.
     assert 'id="stack"' not in page.text
     assert checkout.get("/api/stack").status_code == 404
 
@@ -95,6 +95,7 @@ def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
     assert answer.url.endswith("/admin/")
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_a_503_and_pages_go_on(checkout: Checkout) -> None:
     """F10: a login writes, waits as long as the settings say (10 s), and says that it may be repeated."""
     container = f"{checkout.project}-uwsgi-1"
@@ -123,6 +124,7 @@ def test_a_locked_database_is_a_503_and_pages_go_on(checkout: Checkout) -> None:
     assert checkout.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_sample_project_passes_djangos_deployment_check(checkout: Checkout) -> None:
     assert "no issues" in checkout.made("manage", "CMD=check --deploy --fail-level WARNING")
 
@@ -146,6 +148,7 @@ def test_status_is_a_table_for_people_and_a_document_for_programs(checkout: Chec
     assert len(document["containers"][0]["stats"]["workers"]) == 2
 
 
+@pytest.mark.slow
 def test_one_request_can_be_followed_through_all_logs(checkout: Checkout) -> None:
     checkout.made("up")
     answer = checkout.get("/nowhere")
@@ -185,6 +188,7 @@ def test_a_traceback_belongs_to_the_line_before_it() -> None:
     assert [text for _, text in about("wanted-id", [("", line) for line in lines])] == lines[4:14]
 
 
+@pytest.mark.slow
 def test_reload_brings_fresh_workers(checkout: Checkout) -> None:
     def spawned() -> int:
         document = json.loads(checkout.made("status", "JSON=1"))
@@ -213,6 +217,7 @@ def test_a_second_up_takes_under_20_seconds_and_restarts_nothing(checkout: Check
     assert json.loads(checkout.made("status", "JSON=1"))["containers"][0]["started"] == before
 
 
+@pytest.mark.slow
 def test_set_up_of_a_complete_machine_is_quick_and_silent(checkout: Checkout) -> None:
     began = time.monotonic()
     done = run("ops/run", "setup", cwd=checkout.folder)
@@ -220,6 +225,7 @@ def test_set_up_of_a_complete_machine_is_quick_and_silent(checkout: Checkout) ->
     assert time.monotonic() - began < 2, "a second is the aim; two allow for a busy machine"
 
 
+@pytest.mark.slow
 def test_uwsgi_answers_http_by_itself(checkout: Checkout) -> None:
     words = checkout.made("up-direct")
     address = f"http://127.0.0.1:{checkout.environment['DIRECT_PORT']}/"
@@ -231,6 +237,7 @@ def test_uwsgi_answers_http_by_itself(checkout: Checkout) -> None:
     assert requests.get(f"{address}healthz", timeout=10).text == "alive\n"
 
 
+@pytest.mark.slow
 def test_log_goes_to_a_file_where_that_is_asked_for(checkout: Checkout) -> None:
     checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:overrides/log-file.yaml")
     checkout.made("up-unix")
@@ -258,9 +265,11 @@ def test_down_keeps_the_data_and_clean_asks_first(checkout: Checkout) -> None:
     volumes = run("docker", "volume", "ls", "--quiet").stdout
     assert f"{checkout.project}_data" in volumes
     checkout.made("clean", "CONFIRM=1")
-    assert f"{checkout.project}_data" not in run("docker", "volume", "ls", "--quiet").stdout
+    mine = ("ls", "--quiet", "--filter", f"label=com.docker.compose.project={checkout.project}")
+    assert {kind: run("docker", kind, *mine).stdout for kind in ("network", "volume")} == {"network": "", "volume": ""}
 
 
+@pytest.mark.slow
 def test_top_follows_the_workers(checkout: Checkout) -> None:
     checkout.made("up")
     ended = threading.Event()

@@ -10,15 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import requests
 
-from tests.support.stack import Stack, run, wait_until
+from tests.support.stack import ROOT, Stack, process_tree, wait_until
 from tools.load import Connection
 
-ATTACKER, VICTIM = "198.51.100.66", "198.51.100.7"
+ATTACKER = "198.51.100.66"
+# One for each look, so that all of a look's requests are within the rate limit's burst
+VICTIMS = (f"203.0.113.{number}" for number in range(1, 250))
 IDLE = 10_000
 # What nginx may take more for IDLE connections; 6.3 MB were seen for a prototype (uwsgi-nginx.md, section 8).
 IDLE_BYTES = 40 << 20
@@ -51,12 +52,12 @@ def attackers(stack: Stack, number: int, sent: bytes, buffer: int | None = None)
 
 
 def victims(stack: Stack, number: int = 60) -> set[int]:
-    """Return the statuses that another client gets meanwhile; none may take long."""
+    """Return the statuses that another client gets; none may take long."""
     statuses = set()
-    address = stack.url("/echo")
+    address, client = stack.url("/echo"), next(VICTIMS)
     with requests.Session() as session:
         for _ in range(number):
-            answer = session.get(address, headers={"X-Forwarded-For": VICTIM}, timeout=3)
+            answer = session.get(address, headers={"X-Forwarded-For": client}, timeout=3)
             statuses.add(answer.status_code)
     return statuses
 
@@ -89,16 +90,18 @@ def closed(connection: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.slow_on_tcp
 def test_headers_that_never_end_hurt_nobody(proxied: Stack) -> None:
-    """H1: cut off after client_header_timeout, 10 s."""
+    """H1: cut off after client_header_timeout, here 3 s."""
     began = time.monotonic()
     with attackers(proxied, 300, b"GET /echo HTTP/1.1\r\nHost: localhost\r\nX-A: ") as opened:
         assert victims(proxied) == {200}
         assert busy_workers(proxied) == 0
         wait_until(lambda: all(closed(one) for one in opened), "all attackers are cut off", 25)
-    assert 9 < time.monotonic() - began < 25
+    assert time.monotonic() - began > 2
 
 
+@pytest.mark.slow
 def test_bodies_that_never_end_hold_no_worker(proxied: Stack) -> None:
     """H2: nginx takes the body in before it asks Django; of one client at most 100 at a time."""
     head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {ATTACKER}\r\nContent-Length: 9999\r\n\r\n"
@@ -109,8 +112,9 @@ def test_bodies_that_never_end_hold_no_worker(proxied: Stack) -> None:
         wait_until(lambda: sum(b" 429 " in arrived(one) for one in opened) == 50, "all but 100 are refused", 10)
 
 
+@pytest.mark.slow
 def test_readers_that_never_read_hold_no_worker(proxied: Stack) -> None:
-    """H3: the answer waits in nginx, which gives it up after send_timeout, 30 s."""
+    """H3: the answer waits in nginx, which gives it up after send_timeout, here 5 s."""
     size = 25_000_000
     head = f"GET /bytes/{size} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {ATTACKER}\r\n\r\n"
     with attackers(proxied, 4, head.encode(), buffer=4_096):
@@ -125,11 +129,12 @@ def sent_to_attacker(stack: Stack) -> list[int]:
     return [one["bytes"] for one in entries if one["client"] == ATTACKER and one["uri"].startswith("/bytes/")]
 
 
+@pytest.mark.slow
 def test_ten_thousand_idle_connections_are_kept_and_cost_little(stack: Stack) -> None:
     """L1, from within nginx's own network: the published port's proxy would need two descriptors for each."""
     nginx, image = stack.container("nginx")["Id"], stack.container("uwsgi")["Config"]["Image"]
     options = ["--rm", "--interactive", "--network", f"container:{nginx}", "--ulimit", "nofile=16384"]
-    script = Path(__file__).with_name("idle_connections.py").read_text()
+    script = (ROOT / "tests/support/idle_connections.py").read_text()
     command = ["docker", "run", *options, "--entrypoint", "python3", image, "-c", script, str(IDLE)]
     before = memory(stack, "nginx")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
@@ -147,8 +152,8 @@ def test_ten_thousand_idle_connections_are_kept_and_cost_little(stack: Stack) ->
 
 def memory(stack: Stack, service: str) -> int:
     """Return the resident memory of all processes of a container, in bytes."""
-    told = run("docker", "top", stack.container(service)["Id"], "-o", "pid,rss").stdout.split()[2:]
-    return sum(map(int, told[1::2])) * 1024
+    rows = process_tree(stack.container(service)["Id"], "rss")
+    return sum(int(kilobytes) for _, kilobytes in rows) * 1024
 
 
 async def good_answers(address: tuple[str, int], clients: int, seconds: float) -> tuple[list[float], Counter[int]]:
@@ -177,6 +182,7 @@ async def good_answers(address: tuple[str, int], clients: int, seconds: float) -
     return sorted(good), others
 
 
+@pytest.mark.slow
 def test_twice_as_much_as_it_can_does_not_make_it_slower(changed_stack: Callable[[str], Stack]) -> None:
     """L6, with a queue of 8: what is too much is a 503, and what is taken is answered in time."""
     stack = changed_stack("small-queue")

@@ -1,4 +1,4 @@
-"""Projects of other shapes than the sample: each is put into app/, built and served, and nothing else changes."""
+"""Projects that differ from the sample: each is put into app/, built and served, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import requests
 from tests.support.site import Site
 from tests.support.stack import ROOT, run
 
-# With the bad input: the tests that build much, apart from those that only look at a running stack.
-pytestmark = pytest.mark.xdist_group("bad-input")
 PRINT_USERS = "from django.contrib.auth.models import User; print(User.objects.get())"
 UV = Path(sys.executable).with_name("uv")
 
@@ -88,12 +86,12 @@ def shape(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shape]:
         made.remove()
 
 
-both = pytest.mark.parametrize("shape", ["tcp", "unix-socket"], indirect=True)
+both = pytest.mark.parametrize("shape", [pytest.param("tcp", marks=pytest.mark.slow), "unix-socket"], indirect=True)
 
 
 @both
 def test_a_plain_startproject(shape: Shape) -> None:
-    """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite beside manage.py."""
+    """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite next to manage.py."""
     app = shape.start_project("Django", "django-admin", "startproject", "shop")
     (app / "requirements.txt").write_text("Django\n")
     login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
@@ -106,6 +104,7 @@ def test_a_plain_startproject(shape: Shape) -> None:
     assert "ada" in shape.exec("python", "manage.py", "shell", "-v0", "-c", PRINT_USERS)
 
 
+@pytest.mark.slow
 def test_django_4_2(shape: Shape) -> None:
     app = shape.start_project("Django~=4.2.0", "django-admin", "startproject", "shop")
     (app / "requirements.txt").write_text("Django~=4.2.0\n")
@@ -116,6 +115,7 @@ def test_django_4_2(shape: Shape) -> None:
 
 
 @both
+@pytest.mark.slow
 def test_several_settings_and_a_dockerfile_of_its_own(shape: Shape) -> None:
     """manage.py and wsgi.py name different settings, requirements lie in a folder, variables are its own."""
     shape.bring("several-settings")
@@ -135,6 +135,7 @@ def test_several_settings_and_a_dockerfile_of_its_own(shape: Shape) -> None:
     assert shape.exec("healthcheck.py") == "/healthz answers 404\n"
 
 
+@pytest.mark.slow
 def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> None:
     app = shape.bring("locked-by-uv")
     assert run(str(UV), "lock", "--quiet", cwd=app).returncode == 0
@@ -146,7 +147,8 @@ def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> N
     assert "iniconfig" not in shape.exec("sh", "-c", "ls /venv/lib/python3*/site-packages"), "for development only"
 
 
-def test_uploads_beside_the_source(shape: Shape) -> None:
+@pytest.mark.slow
+def test_uploads_next_to_the_source(shape: Shape) -> None:
     """They go to the volume, nginx serves them in a sandbox, and a new release finds them there."""
     shape.bring("uploads")
     assert shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application").status_code == 200
@@ -164,6 +166,7 @@ def test_uploads_beside_the_source(shape: Shape) -> None:
     assert shape.get("/").text == "cat.svg"
 
 
+@pytest.mark.slow
 def test_wagtail(shape: Shape) -> None:
     """A published project, as its own `wagtail start` makes it, with its own Dockerfile."""
     shape.start_project("wagtail", "wagtail", "start", "shop")
@@ -175,6 +178,7 @@ def test_wagtail(shape: Shape) -> None:
     assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")
 
 
+@pytest.mark.slow
 def test_a_requirement_that_is_compiled_against_a_debian_library(shape: Shape) -> None:
     app = Path(shutil.copytree(ROOT / "tests/probe", shape.folder / "app"))
     (app / "requirements.txt").write_text("Django~=6.1.0\npsycopg2==2.9.11\n")

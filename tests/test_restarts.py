@@ -16,7 +16,7 @@ from tests.support.stack import CHECKOUT, ROOT, Stack, run, wait_until
 
 @contextmanager
 def clients(address: str, count: int = 4) -> Iterator[list[str]]:
-    """Send GET and POST on keep-alive connections meanwhile; the list holds every failure, and nothing is repeated."""
+    """Send GET and POST on keep-alive connections, without retries; the list holds every failure."""
     failures: list[str] = []
     sent = [0] * count
     stop = threading.Event()
@@ -51,12 +51,14 @@ def clients(address: str, count: int = 4) -> Iterator[list[str]]:
             thread.join(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_restart(disposable_stack: Stack, service: str) -> None:
     disposable_stack("restart", service)
     wait_until(disposable_stack.serves, "served again", 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     # From inside, as a crash: `docker kill` counts as the operator's wish and is not restarted.
@@ -67,6 +69,7 @@ def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     wait_until(disposable_stack.serves, "served again", 30)
 
 
+@pytest.mark.slow_on_tcp
 def test_no_request_is_lost_while_uwsgi_restarts(disposable_stack: Stack) -> None:
     with clients(disposable_stack.url("/echo")) as failures:
         disposable_stack("restart", "uwsgi")
@@ -83,25 +86,39 @@ def test_no_request_is_lost_by_a_reload(disposable_stack: Stack) -> None:
     assert failures == []
 
 
-def test_no_request_is_lost_by_a_new_version_of_the_code(disposable_stack: Stack, tmp_path: Path) -> None:
-    stack, image = disposable_stack, f"test-{CHECKOUT}-{disposable_stack.transport}-next"
+@pytest.mark.slow
+def test_no_request_is_lost_by_a_new_version_of_the_code(
+    transport: str, worker_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compose writes the project's name into an image that it builds: these must not take the names of the others'.
+    image = f"test-{CHECKOUT}-{transport}-next"
+    monkeypatch.setenv("TEST_IMAGES", image)
+    stack = Stack(transport, f"next-{worker_id}")
+    try:
+        code_changes(stack, image, tmp_path)
+    finally:
+        stack("down", "--volumes", "--rmi", "local")
+        run("docker", "image", "rm", "--force", image, *(f"{image}-{name}" for name in ("nginx", "sockets", "uwsgi")))
+
+
+def code_changes(stack: Stack, image: str, tmp_path: Path) -> None:
+    """Start the stack, bring a new version of the probe with `docker compose up`, and count what is lost."""
     app = shutil.copytree(ROOT / "tests/probe", tmp_path / "app")
     views = app / "probe/views.py"
     views.write_text(views.read_text().replace('"slept"', '"slept in the next version"'))
     override = tmp_path / "next.yaml"
     changed = {"image": image, "build": {"additional_contexts": {"app": str(app)}}}
     override.write_text(json.dumps({"services": {"uwsgi": changed, "release": {"image": image}}}))
-    # Compose writes the project's name into an image: built by another one, all would be replaced now.
     stack("up", "--build", "--detach", "--wait")
     untouched = {service: stack.container(service)["State"]["StartedAt"] for service in ("nginx", "uwsgi-socket")}
     with clients(stack.url("/echo")) as failures:
         stack("--file", str(override), "up", "--build", "--detach", "--wait")
         assert stack.get("/sleep/1").text == "slept in the next version"
-    run("docker", "image", "rm", "--force", image)
     assert failures == []
     assert {service: stack.container(service)["State"]["StartedAt"] for service in untouched} == untouched
 
 
+@pytest.mark.slow_on_tcp
 def test_a_request_in_flight_is_finished_by_a_stop(disposable_stack: Stack) -> None:
     answers: list[requests.Response] = []
     slow = threading.Thread(target=lambda: answers.append(disposable_stack.get("/sleep/3000")))
@@ -113,6 +130,7 @@ def test_a_request_in_flight_is_finished_by_a_stop(disposable_stack: Stack) -> N
     assert disposable_stack.container("uwsgi")["State"]["ExitCode"] == 0
 
 
+@pytest.mark.slow
 def test_two_replicas_share_the_requests(disposable_stack: Stack) -> None:
     disposable_stack("up", "--detach", "--no-recreate", "--scale", "uwsgi=2", "--wait")
     seen = {disposable_stack.get("/echo").json()["container"] for _ in range(60)}

@@ -1,4 +1,4 @@
-"""Every answer carries the same security headers, whoever made it; what the project says itself stands."""
+"""Every answer carries the same security headers, from nginx and from Django; those that the project sets are kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ANSWERS = {
     "a missing file": (404, request("/static/none")),
     "the project's 404": (404, request("/nowhere")),
     "a hidden file": (404, request("/.git/config")),
-    "a method nobody takes": (405, request("/version", "TRACE")),
+    "an unknown method": (405, request("/version", "TRACE")),
     "too large": (413, request("/echo", "POST", "Content-Length: 99999999")),
     "too long": (414, request("/" + "x" * 9_000)),
     "headers too large": (431, request("/echo", "GET", "Cookie: " + "x" * 9_000)),
@@ -89,7 +89,7 @@ def test_a_range_that_is_not_there_has_them_too(stack: Stack) -> None:
     }
 
 
-def test_what_the_project_says_stands(stack: Stack) -> None:
+def test_headers_that_the_project_sets_are_kept(stack: Stack) -> None:
     _, headers = head(stack, request("/own-headers"))
     assert all(len(headers[name]) == 1 and headers[name] != [value] for name, value in OURS.items() if name != SAME)
     assert headers[SAME] == ["nosniff"]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from ops import adopt, doctor
@@ -55,17 +56,25 @@ def test_env_example_has_every_setting_with_its_default() -> None:
 
 
 def test_every_setting_says_what_it_does() -> None:
-    before = ""
-    for line in (ROOT / ".env.example").read_text().splitlines():
-        assert before if re.match(r"[A-Z_]+=", line) else True, f"{line} has no comment above it"
-        before = line
+    for block in (ROOT / ".env.example").read_text().split("\n\n"):
+        assert block.startswith("# "), f"no comment above: {block.splitlines()[0]}"
 
 
+@pytest.mark.needs_sample
 def test_sample_project_reads_every_setting_it_is_given() -> None:
     code = (ROOT / "app/config/settings.py").read_text()
     given = base()["uwsgi"]["environment"]
     names = [name for name in given if given[name] and not name.startswith("UWSGI_")]
     assert [name for name in names if name not in code] == []
+
+
+@pytest.mark.needs_sample
+def test_settings_of_the_sample_alone_are_documented() -> None:
+    code = (ROOT / "app/config/settings.py").read_text()
+    own = set(re.findall(r'"(DJANGO_[A-Z_]+)"', code)) - {*base()["uwsgi"]["environment"]}
+    assert own == {"DJANGO_STACK_PAGE", "DJANGO_LOG_FORMAT", "DJANGO_LOG_LEVEL"}
+    page = (ROOT / "docs/bring-your-app.md").read_text()
+    assert {name for name in own if f"`{name}" not in page} == set()
 
 
 def test_adopt_knows_what_the_stack_tells_every_project() -> None:
@@ -91,6 +100,7 @@ def test_doctor_finds_nothing_in_the_shipped_numbers() -> None:
     assert doctor.examine(shipped()) == []
 
 
+@pytest.mark.needs_sample
 def test_a_locked_database_gives_up_before_the_worker_is_killed() -> None:
     sqlite = re.search(r'"timeout": (\d+)', (ROOT / "app/config/settings.py").read_text())
     assert sqlite
@@ -130,7 +140,9 @@ def test_no_file_names_a_registry() -> None:
     guilty = [
         name
         for name in listed
-        if name != "tests/test_settings.py" and (ROOT / name).is_file() and hosts.search((ROOT / name).read_text())
+        if name != "tests/test_settings.py"
+        and (ROOT / name).is_file()
+        and hosts.search((ROOT / name).read_text(errors="replace"))
     ]
     assert guilty == []
 
@@ -181,6 +193,18 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a reader of the repository gets for the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
 
 
 def test_every_override_is_documented() -> None:

@@ -14,6 +14,7 @@ from tests.support.stack import ROOT, Stack, run
 from tools import supply
 
 
+@pytest.mark.one_transport
 def test_bill_of_materials_names_what_is_in_the_images(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -32,7 +33,8 @@ def test_bill_of_materials_names_what_is_in_the_images(
     assert "pkg:pypi/django" not in found["uwsgi-socket"]
 
 
-@pytest.mark.xdist_group("bad-input")
+@pytest.mark.slow
+@pytest.mark.needs_sample
 def test_a_newer_version_is_found_and_locked_with_its_hashes(tmp_path: Path) -> None:
     """With the newest lock nothing is found; with an old one, what is new, and then it is up to date again."""
     checkout = Checkout(tmp_path, "supply")

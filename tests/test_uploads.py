@@ -19,6 +19,7 @@ def test_an_upload_is_served_in_a_sandbox(stack: Stack, name: str) -> None:
     assert answer.headers["Cache-Control"] == "public, max-age=300"
 
 
+@pytest.mark.slow
 def test_an_upload_is_served_while_uwsgi_is_stopped(disposable_stack: Stack) -> None:
     address = disposable_stack.post("/upload/notes.txt", b"kept").text
     disposable_stack("stop", "uwsgi", "uwsgi-socket")
@@ -29,6 +30,7 @@ def test_what_is_not_there_is_the_projects_to_answer(stack: Stack) -> None:
     assert stack.get("/media/made/on/demand.png").text == "the project's own made/on/demand.png"
 
 
+@pytest.mark.slow
 def test_an_upload_survives_a_new_container(disposable_stack: Stack) -> None:
     address = disposable_stack.post("/upload/notes.txt", b"kept").text
     disposable_stack("up", "--detach", "--wait", "--force-recreate")

@@ -23,6 +23,7 @@ print(json.dumps({"open": connection.connection is not None, "frozen": gc.get_fr
 """
 
 
+@pytest.mark.one_transport
 def test_views_are_loaded_by_the_master_alone(stack: Stack) -> None:
     """A worker that loads them by itself keeps a copy of its own, and its first visitor waits for it."""
     told = stack.get("/echo").json()
@@ -31,6 +32,7 @@ def test_views_are_loaded_by_the_master_alone(stack: Stack) -> None:
     assert told["frozen"] > 10_000
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize("urlconf", ["probe.urls", "no.such.module"])
 def test_a_connection_that_import_has_opened_is_not_handed_to_the_workers(stack: Stack, urlconf: str) -> None:
     """Two workers on one connection would read each other's answers. Nor does a broken URLconf end the master."""

@@ -54,6 +54,11 @@ class Load:
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS + 5)
 
+    def lost(self, least: int) -> list[str]:
+        """Return what went wrong, of a load that has ended. Fails if there was too little of it to prove anything."""
+        assert self.requests >= least, f"only {self.requests} of {least} requests"
+        return [f"{failure.second:.1f} s: {failure.request}: {failure.reason}" for failure in self.failures]
+
     async def _all(self) -> None:
         fast = [self._client(number, self._quick) for number in range(self.clients)]
         slow = [self._client(number, self._slow) for number in range(self.slow_clients)]

@@ -1,4 +1,4 @@
-"""What the images hold, what of it has an update, and the update: `make sbom`, `make outdated`, `make update`.
+"""What is in the images, which of it has an update, and the update: `make sbom`, `make outdated`, `make update`.
 
 Runs in .venv, where uv and the CycloneDX library are.
 """
@@ -28,7 +28,7 @@ LOCKS = {
     "uwsgi/build/uv/requirements.in": ("--python-version", "3.13"),
     "uwsgi/development/requirements.in": ("--python-version", "3.13"),
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
-    # A lock is complete, so tools/venv needs no dependency resolved; playwright would be 130 MB for nothing.
+    # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
     "tests/requirements.in": (
         "--universal",
         "--python-version",
@@ -36,7 +36,7 @@ LOCKS = {
         *("--no-emit-package", "playwright", "--no-emit-package", "greenlet", "--no-emit-package", "pyee"),
     ),
 }
-# Hashes, and no address of anybody's mirror.
+# With hashes, and without the address of any mirror.
 FORM = ("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
 SERVICES = ("nginx", "uwsgi-socket", "uwsgi")
 SBOM = ROOT / "sbom"
@@ -48,7 +48,7 @@ UPGRADE = re.compile(r"^Inst (\S+) \[(\S+)\] \((\S+)", re.MULTILINE)
 
 
 def main() -> int:
-    """Carry one verb out and return the exit code."""
+    """Run one command and return the exit code."""
     verbs: dict[str, Callable[[], None]] = {"sbom": sbom, "outdated": outdated, "update": update}
     try:
         verbs[sys.argv[1]]()
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def sbom() -> None:
-    """Write what each running image holds to sbom/SERVICE.cdx.json. Raises Stop if the stack does not run."""
+    """Write the contents of each running image to sbom/SERVICE.cdx.json. Raises Stop if the stack is not running."""
     SBOM.mkdir(exist_ok=True)
     for service in SERVICES:
         found = contents(stack.workers(service)[0].image)
@@ -69,7 +69,7 @@ def sbom() -> None:
 
 
 def contents(image: str) -> list[PackageURL]:
-    """Return every package of an image: Debian's, the project's, and uWSGI, which is a program alone."""
+    """Return every package of an image: Debian's, the project's, and uWSGI, which is only a program."""
     lines = inside(image, "dpkg-query", "--show", "--showformat", DEBIAN).splitlines()
     found = [
         PackageURL("deb", "debian", name, version, {"arch": architecture})
@@ -83,7 +83,7 @@ def contents(image: str) -> list[PackageURL]:
 
 
 def inside(image: str, *command: str, options: Sequence[str] = ("--network", "none")) -> str:
-    """Return what a command prints in a container of its own of this image."""
+    """Return what a command prints in a new container of this image."""
     return stack.docker("run", "--rm", *options, "--entrypoint", command[0], image, *command[1:], seconds=SECONDS)
 
 
@@ -134,7 +134,7 @@ def versions(lock: str) -> dict[str, str]:
 
 
 def compiled(file: str) -> str:
-    """Return the newest lock of one requirements.in. Raises Stop with uv's words if there is none."""
+    """Return the newest lock of one requirements.in. Raises Stop with uv's message if there is none."""
     command = [str(UV), "pip", "compile", "--quiet", "--upgrade", *LOCKS[file], *FORM, file]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS)
     if done.returncode != 0:
@@ -153,7 +153,7 @@ def relock() -> None:
 
 
 def update() -> None:
-    """Lock the newest Python packages, with hashes, fetch a fresh base image and build all images anew.
+    """Lock the newest Python packages, with hashes, fetch a fresh base image and rebuild all images.
 
     What runs is not touched. Raises Stop before anything is written if a lock cannot be made.
     """

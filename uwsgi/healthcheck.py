@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -SEs
-"""Health check of `uwsgi`: a worker of this very container answers a request through Django.
+"""Health check of `uwsgi`: a worker of this container answers a request through Django.
 
-A connection alone would prove nothing, since the kernel accepts it while every worker hangs. Any
-answer below 500 passes: a project without /healthz says 404, and that took Django, too.
+A connection proves nothing: the kernel accepts it even if every worker hangs. Any status below 500 passes: without
+/healthz, the 404 also comes from Django.
 """
 
 import os
@@ -20,8 +20,8 @@ REQUEST = {
     "SERVER_PROTOCOL": "HTTP/1.1",
     "SERVER_NAME": "localhost",
     "SERVER_PORT": "80",
-    # The first of the project's own names: on any other, a project without /healthz would mail its admins
-    # about a wrong Host every ten seconds.
+    # The first of the project's own names: with any other, a project without /healthz would log an error about
+    # a wrong Host every ten seconds, and mail it to ADMINS.
     "HTTP_HOST": os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost").split(",")[0].strip().lstrip("."),
     "REMOTE_ADDR": "127.0.0.1",
 }
@@ -36,7 +36,7 @@ def packet(variables: dict[str, str]) -> bytes:
 
 
 def status() -> int:
-    """Return the HTTP status of /healthz. Raises OSError if nobody answers within SECONDS."""
+    """Return the HTTP status of /healthz. Raises OSError if no worker answers within SECONDS."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(SECONDS)
         connection.connect(SOCKET)

@@ -1,4 +1,4 @@
-"""The page for what a view did not catch."""
+"""The page for errors that a view did not catch."""
 
 import sys
 
@@ -8,13 +8,13 @@ from django.views.defaults import server_error
 
 
 def unavailable_or_error(request: HttpRequest) -> HttpResponse:
-    """Return 503 while the database is locked or away, else Django's own 500.
+    """Return 503 while the database is locked or unavailable, else Django's own 500.
 
-    Both are in the log with their traceback; a client may repeat the first.
+    Both are logged with a traceback. A client may repeat a request that got a 503.
     """
     problem = sys.exception()
-    # SQLite calls a missing table an OperationalError, too; repeating does not help there.
+    # For SQLite a missing table is also an OperationalError; repeating the request does not help there.
     if isinstance(problem, OperationalError) and "no such" not in str(problem):
-        text = "The database is busy or away. Please try again in a few seconds.\n"
+        text = "The database is busy or unavailable. Please try again in a few seconds.\n"
         return HttpResponse(text, status=503, headers={"Retry-After": "5"}, content_type="text/plain")
     return server_error(request)

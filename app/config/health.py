@@ -1,4 +1,4 @@
-"""Answers to the health checks, before any other middleware can refuse them."""
+"""Answers health checks before any other middleware can refuse them."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 def health_middleware(get_response: GetResponse) -> GetResponse:
     """Answer /healthz (this worker is alive) and /readyz (and its database answers).
 
-    Before all that may refuse: a probe comes with any Host and over plain HTTP, and the host check or the
-    redirect to HTTPS of those behind would make a healthy container look ill.
+    Put it first: a probe may use any Host, over plain HTTP, and the host check or the redirect to HTTPS in later
+    middleware would make a healthy container look unhealthy.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -1,6 +1,6 @@
-"""The id that nginx gives each request, in every line that is logged while it is answered.
+"""Adds the id that nginx gives each request to every line logged while the request is handled.
 
-To copy it, name the filter in LOGGING; importing it is all it takes.
+To use it in your project, copy this file and name the filter in LOGGING, as settings.py does; nothing else is needed.
 """
 
 import logging
@@ -13,22 +13,22 @@ current: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestIdFilter(logging.Filter):
-    """Puts the id into each record, `-` outside of a request."""
+    """Adds the id to each record; `-` outside of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass."""
+        """Add the id, and keep every record."""
         record.request_id = current.get()
         return True
 
 
-# Not a middleware: Django logs a 404 or a 500 after the last of them has ended.
+# Not a middleware: Django logs a 404 or a 500 after all middleware has returned.
 def begin(environ: dict[str, Any], **_: object) -> None:
-    """Note the id of the request that begins."""
+    """Store the id when a request starts."""
     current.set(environ.get("HTTP_X_REQUEST_ID", "-"))
 
 
 def end(**_: object) -> None:
-    """Forget it."""
+    """Clear the id when the request has ended."""
     current.set("-")
 
 

@@ -1,6 +1,7 @@
-"""Settings of the sample project: all that differs between two deployments comes from the environment.
+"""Settings of the sample project: everything that differs between two deployments comes from the environment.
 
-What each variable means stands in .env.example.
+The stack sets most variables (.env.example explains them). The sample's own go into project.env:
+DJANGO_STACK_PAGE=1, DJANGO_LOG_FORMAT (plain or json) and DJANGO_LOG_LEVEL (DEBUG, INFO, WARNING or ERROR).
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ env = environ.Env()
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
-# Workers, memory and queue on the home page: for your eyes, not for every visitor's.
+# Shows workers, memory and queue on the home page, to every visitor. Off by default.
 STACK_PAGE = DEBUG or env.bool("DJANGO_STACK_PAGE", default=False)
 
 # A file, not a variable: an environment shows up in `docker inspect` and in crash reports.
@@ -62,13 +63,13 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
-        # The default, DEFERRED, fails at once with "database is locked" when a transaction that began
-        # by reading goes on to write; IMMEDIATE waits `timeout` seconds for its turn.
+        # The default, DEFERRED, fails at once with "database is locked" when a transaction that started
+        # with a read then writes; IMMEDIATE waits up to `timeout` seconds for its turn.
         "transaction_mode": "IMMEDIATE",
         "timeout": 10,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-# One connection a worker, kept: connecting anew costs an ORM view more than its query.
+# One persistent connection per worker: reconnecting costs an ORM view more than its query.
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
@@ -89,7 +90,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = env("STATIC_ROOT", default=str(BASE_DIR / "collected"))
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    # The hash in each name is what lets nginx tell browsers to keep the file for good.
+    # The hash in each name allows browsers to cache the file for a year (nginx/http/maps.conf).
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
 }
 if DEBUG:
@@ -108,17 +109,17 @@ SECURE_CSP = {
 }
 X_FRAME_OPTIONS = "DENY"
 
-# Set it once TLS ends in front of this stack. Over plain HTTP a browser would drop the secure
-# cookies, so that nobody could log in, and the redirect would lead to a port where nothing listens.
+# Set it when a proxy in front terminates TLS. Over plain HTTP a browser would drop the secure cookies, so no one
+# could log in, and the redirect would go to a port where nothing listens.
 HTTPS = env.bool("DJANGO_HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 if not HTTPS:
-    # The four checks that say "no TLS", which the line above has just said.
+    # Four checks that warn about missing TLS, which DJANGO_HTTPS=0 already says.
     SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
 
-# Django's own handler prints nothing when DEBUG is off, so an error would leave no trace at all.
+# Django's default handler prints nothing when DEBUG is off, so errors would not be logged.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""What uWSGI calls; named in UWSGI_MODULE."""
+"""The WSGI application that uWSGI loads; named in UWSGI_MODULE."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What one uwsgi container knows of itself: its workers, and how long requests wait for them."""
+"""The state of one uwsgi container: its workers, and how long requests wait for them."""
 
 import os
 import re
@@ -16,13 +16,13 @@ except ImportError:  # it exists only inside a uWSGI worker, not under manage.py
     uwsgi = None
 
 STARTED = re.compile(r"t=(\d+\.\d+)")
-# Offset in struct tcp_info: of a listening socket, how many wait (linux/net/ipv4/tcp.c, tcp_get_info)
+# Offset in struct tcp_info; for a listening socket: connections waiting (linux/net/ipv4/tcp.c, tcp_get_info)
 TCP_INFO_UNACKED = 24
 PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 class Worker(TypedDict):
-    """One worker: `memory_mb` counts what it shares with others once, `average_ms` favours its last requests."""
+    """One worker. `memory_mb` counts shared pages once (PSS); `average_ms` gives recent requests more weight."""
 
     id: int
     status: str
@@ -34,7 +34,7 @@ class Worker(TypedDict):
 
 
 class State(TypedDict):
-    """The container that answers. `waited_ms`: from nginx to Django; `waiting`: connections in the queue, if known."""
+    """The container that answered. `waited_ms`: from nginx to Django; `waiting`: connections in the queue, if known."""
 
     container: str
     workers: list[Worker]
@@ -43,7 +43,7 @@ class State(TypedDict):
 
 
 def state(request: HttpRequest) -> State:
-    """Return the state of the container that this request has met."""
+    """Return the state of the container that handles this request."""
     return {
         "container": socket.gethostname(),
         "workers": [worker(told) for told in uwsgi.workers()] if uwsgi else [],
@@ -55,8 +55,8 @@ def state(request: HttpRequest) -> State:
 def waiting(sockets: list[int]) -> int | None:
     """Return how many connections wait to be accepted on a worker's TCP socket.
 
-    None for a Unix socket: that its owner alone can tell, `make status` asks it. uwsgi.listen_queue() reads a
-    number that only uWSGI's master keeps, and is 0 in every worker.
+    None for a Unix socket: only its owner can read that, and `make status` does. uwsgi.listen_queue() reads a
+    number that only uWSGI's master keeps; it is 0 in every worker.
     """
     for descriptor in sockets:
         with socket.socket(fileno=os.dup(descriptor)) as one:
@@ -67,13 +67,13 @@ def waiting(sockets: list[int]) -> int | None:
 
 
 def waited_ms(started: str) -> float | None:
-    """Return the milliseconds since nginx had the request whole, as it says; None without nginx."""
+    """Return the milliseconds since nginx had received the whole request; None without nginx."""
     found = STARTED.fullmatch(started)
     return round(max(0.0, time.time() - float(found[1])) * 1000, 1) if found else None
 
 
 def worker(told: dict[str, int | bytes]) -> Worker:
-    """Return what uWSGI tells of a worker, in units."""
+    """Return what uWSGI reports about a worker, in the units of the page."""
     return {
         "id": int(told["id"]),
         "status": bytes(told["status"]).decode(),
@@ -86,7 +86,7 @@ def worker(told: dict[str, int | bytes]) -> Worker:
 
 
 def memory_mb(pid: int) -> float:
-    """Return a process's share of memory (PSS); 0 for one that is gone or not ours to see."""
+    """Return a process's share of memory (PSS); 0 if it has exited or cannot be read."""
     try:
         found = PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""One page that shows the way its own request took, and the same as JSON."""
+"""A page that shows the path of its own request, and the same as JSON."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ except ImportError:  # it exists only inside a uWSGI worker, not under manage.py
 
 
 class Way(TypedDict):
-    """The stations of one request, in the order it passed them."""
+    """The path of one request, in order."""
 
     client: str
     scheme: str
@@ -36,14 +36,14 @@ class Way(TypedDict):
 
 
 def way_of(request: HttpRequest) -> Way:
-    """Return what nginx, uWSGI and Django know of this request."""
+    """Return what nginx, uWSGI and Django know about this request."""
     return {
         "client": request.META.get("REMOTE_ADDR", ""),
         "scheme": request.scheme or "",
         "host": request.get_host(),
         "request_id": request.META.get("HTTP_X_REQUEST_ID", ""),
-        # Said by nginx, beside its uwsgi_pass; without nginx in front there is none.
-        "transport": request.META.get("TRANSPORT", "none: HTTP straight to the server"),
+        # Set by nginx, next to its uwsgi_pass; missing without nginx in front.
+        "transport": request.META.get("TRANSPORT", "none: HTTP without nginx"),
         "container": socket.gethostname(),
         "worker": uwsgi.worker_id() if uwsgi else 0,
         "pid": os.getpid(),
@@ -62,14 +62,14 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_safe
 @cache_control(public=True, max_age=86_400)
 def favicon(request: HttpRequest) -> HttpResponse:
-    """Lead to the icon: browsers ask here for the pages that name none, as the admin's."""
+    """Redirect to the icon: browsers request this path on pages that name no icon, such as the admin."""
     return redirect(static("home/icon.svg"))
 
 
 @require_safe
 @never_cache
 def api_stack(request: HttpRequest) -> JsonResponse:
-    """Return the state of the container that answers. Raises Http404 unless DJANGO_STACK_PAGE is set."""
+    """Return the state of the container that handles this request. Raises Http404 unless STACK_PAGE is on."""
     if not settings.STACK_PAGE:
         raise Http404
     return JsonResponse(state(request))
@@ -78,5 +78,5 @@ def api_stack(request: HttpRequest) -> JsonResponse:
 @require_safe
 @never_cache
 def api_request(request: HttpRequest) -> JsonResponse:
-    """Return the way of this request as JSON."""
+    """Return the path of this request as JSON."""
     return JsonResponse(way_of(request))

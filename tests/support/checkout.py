@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import requests
 
-from tests.support.stack import CHECKOUT, ROOT, run
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.stack import CHECKOUT, ROOT, free_port, run
 
 
 class Checkout:
@@ -57,10 +49,15 @@ class Checkout:
         """Send a GET to the published port."""
         return requests.get(f"http://localhost:{self.environment['HTTP_PORT']}{path}", timeout=20)
 
-    def containers(self) -> list[str]:
-        """Return the names of all containers of this checkout."""
-        label = f"label=com.docker.compose.project={self.project}"
-        return run("docker", "ps", "--all", "--filter", label, "--format", "{{.Names}}").stdout.split()
+    def containers(self, service: str = "", *options: str) -> list[str]:
+        """Return the names of the containers of a service, of all services if none is named; stopped ones included.
+
+        `options` are further ones of `docker ps`.
+        """
+        labels = [f"label=com.docker.compose.project={self.project}"]
+        labels += [f"label=com.docker.compose.service={service}"] * bool(service)
+        filters = [word for label in labels for word in ("--filter", label)]
+        return sorted(run("docker", "ps", "--all", *filters, *options, "--format", "{{.Names}}").stdout.split())
 
     def set(self, name: str, value: str) -> None:
         """Set a line in .env, as its owner would."""
@@ -71,8 +68,10 @@ class Checkout:
         env.write_text("\n".join([*lines, f"{name}={value}", ""]))
 
     def remove(self) -> None:
-        """Remove everything this checkout has started or built."""
-        self.make("clean", "CONFIRM=1")
-        mine = ("ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
-        left = {kind: run("docker", kind, *mine).stdout for kind in ("network", "volume")}
-        assert left == {"network": "", "volume": ""}, "make clean leaves nothing behind"
+        """Remove everything this checkout has started or built. Not by `make clean`, which waits for requests."""
+        run("docker", "rm", "--force", "--volumes", *self.containers())
+        mine = ("--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        for kind in ("network", "volume"):
+            run("docker", kind, "rm", *run("docker", kind, "ls", *mine).stdout.split())
+        images = run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        run("docker", "image", "rm", "--force", *(name for name in images if name.startswith(f"{self.project}-")))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.support.checkout import Checkout
-from tests.support.stack import ROOT, run
+from tests.support.stack import ROOT
 from tools.load import Load
 
 
 class Site(Checkout):
     """A copy of this repository with the probe in app/, up and running."""
 
-    def __init__(self, folder: Path, transport: str) -> None:
-        super().__init__(folder, f"deploy-{transport}")
+    def __init__(self, folder: Path, transport: str, role: str = "site") -> None:
+        super().__init__(folder, f"{role}-{transport}")
         self.transport = transport
         self.environment |= {
             "UWSGI_MODULE": "probe.wsgi:application",
@@ -44,9 +46,26 @@ class Site(Checkout):
         with (self.folder / "app/probe" / file).open("a") as source:
             source.write(f"\n{text}\n")
 
+    def deploying(self) -> subprocess.Popen[str]:
+        """Return a deploy under way, in a process group of its own."""
+        return subprocess.Popen(
+            ["make", "deploy"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            start_new_session=True,
+        )
+
+    def one_off(self) -> list[str]:
+        """Return the names of the containers that run for one command only: checks, releases, trials."""
+        return self.containers("", "--filter", "status=running", "--filter", "label=com.docker.compose.oneoff=True")
+
     def load(self) -> Load:
         """Return a load on this site."""
-        return Load("127.0.0.1", int(self.environment["HTTP_PORT"]))
+        # Light enough that several tests under load leave the deploys their share of two cores
+        return Load("127.0.0.1", int(self.environment["HTTP_PORT"]), pause_seconds=0.03)
 
     def version(self) -> str:
         """Return the version that answers now."""
@@ -54,10 +73,9 @@ class Site(Checkout):
 
     def uwsgi(self) -> list[str]:
         """Return the names of the uwsgi containers that run."""
-        label = f"label=com.docker.compose.project={self.project}"
-        service = "label=com.docker.compose.service=uwsgi"
-        told = run("docker", "ps", "--filter", label, "--filter", service, "--format", "{{.Names}}").stdout
-        return sorted(told.split())
+        return self.containers(
+            "uwsgi", "--filter", "status=running", "--filter", "label=com.docker.compose.oneoff=False"
+        )
 
     def releases(self) -> list[str]:
         """Return the lines of `make releases`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -18,6 +20,9 @@ from testcontainers.compose import DockerCompose
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Tests of two checkouts may run at once on one machine.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+# A project of your own in app/ leaves out the tests that need the sample.
+SAMPLE = (ROOT / "app/home/stack.py").is_file()
+COMPOSE = "com.docker.compose"
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 Found = TypeVar("Found")
 
@@ -37,6 +42,15 @@ def wait_until(look: Callable[[], Found | None], what: str, seconds: float = 30)
     raise AssertionError(f"not within {seconds} s: {what}; last: {last!r}")
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on; not one of those that the kernel gives to clients."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def run(
     *command: str, seconds: float = 120, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -53,14 +67,22 @@ def run(
     )
 
 
-def processes_of(container: str) -> list[str]:
-    """Return the process ids, as this machine sees them, of a container; its PID 1 comes first.
+def process_tree(container: str, *columns: str) -> list[list[str]]:
+    """Return process id and these columns of `ps` for a container's PID 1, which comes first, and its children.
 
-    The order of `docker top` is no help: once the kernel's numbers have begun anew, a child's may be lower.
+    `docker top` also lists what `docker exec` has started, such as a health check that is under way. The
+    parent of that is not in the container.
     """
     first = run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
-    others = run("docker", "top", container, "-o", "pid").stdout.split()[1:]
-    return [first, *(process for process in others if process != first)]
+    listed = run("docker", "top", container, "-o", ",".join(["pid", "ppid", *columns])).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    ours = [[process, *rest] for process, parent, *rest in rows if first in (process, parent)]
+    return sorted(ours, key=lambda row: (row[0] != first, int(row[0])))
+
+
+def processes_of(container: str) -> list[str]:
+    """Return the process ids of `process_tree`, as this machine sees them."""
+    return [process for process, *_ in process_tree(container)]
 
 
 class Stack:
@@ -68,6 +90,8 @@ class Stack:
 
     def __init__(self, transport: str, role: str, extra: Sequence[str] = ()) -> None:
         self.transport = transport
+        # Not a port that Docker chooses: it would be another one after each restart, and have to be asked for.
+        self.port = free_port()
         self.project = f"test-{CHECKOUT}-{transport}-{role}"
         self.files = ["compose.yaml", TRANSPORTS[transport], "tests/overrides/test.yaml", *extra]
         self.compose = DockerCompose(
@@ -84,22 +108,32 @@ class Stack:
         """Start, after whatever a killed run has left behind is gone."""
         self.stop()
         try:
-            self.compose.start()
-        except subprocess.CalledProcessError as failed:
+            self("up", "--detach", "--wait")
+        except AssertionError as failed:
             evidence = self.evidence()
             self.stop()
-            raise AssertionError(f"{failed.stderr.decode()}\n{evidence}") from failed
+            raise AssertionError(f"{failed}\n{evidence}") from failed
+        return self
+
+    def healed(self) -> Stack:
+        """Bring back one healthy container of each service; from nothing, if that does not help."""
+        try:
+            self("up", "--detach", "--wait", "--wait-timeout", "60", "--no-build", "--scale", "uwsgi=1")
+            wait_until(self.serves, "it serves", 10)
+        except AssertionError:
+            self.start()
         return self
 
     def stop(self) -> None:
         """Remove containers, networks and volumes of this project."""
-        # Killed first: a graceful stop would wait for requests that nobody is left to read.
+        # Killed first: a graceful stop would wait for requests that no one will read.
         self("kill", check=False)
         self("down", "--volumes", "--remove-orphans")
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run a docker compose command on this stack and return what it prints."""
-        done = run(*self.compose.docker_compose_command(), *arguments)
+        settings = {"HTTP_PORT": str(self.port)}
+        done = run(*self.compose.docker_compose_command(), *arguments, environment=settings)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
 
@@ -120,22 +154,24 @@ class Stack:
 
     def containers(self, service: str) -> list[dict[str, Any]]:
         """Return what `docker inspect` says of each container of `service`, stopped ones included."""
-        ids = self("ps", "--all", "--quiet", service).split()
-        told: list[dict[str, Any]] = json.loads(run("docker", "inspect", *ids).stdout) if ids else []
-        return told
+        # Not by `docker compose ps`, which takes four times as long.
+        labels = {"project": self.project, "service": service, "oneoff": "False"}
+        filters = [word for name, value in labels.items() for word in ("--filter", f"label={COMPOSE}.{name}={value}")]
+        ids = run("docker", "ps", "--all", "--quiet", *filters).stdout.split()
+        inspected: list[dict[str, Any]] = json.loads(run("docker", "inspect", *ids).stdout) if ids else []
+        return sorted(inspected, key=lambda container: str(container["Name"]))
 
     def container(self, service: str) -> dict[str, Any]:
         """Return the first of `containers`."""
         return self.containers(service)[0]
 
-    def address(self, service: str = "nginx", port: int = 8080) -> tuple[str, int]:
-        """Return where a service is published."""
-        bound = self.container(service)["NetworkSettings"]["Ports"][f"{port}/tcp"][0]
-        return bound["HostIp"], int(bound["HostPort"])
+    def address(self) -> tuple[str, int]:
+        """Return where the stack is published."""
+        return "127.0.0.1", self.port
 
-    def url(self, path: str = "/", service: str = "nginx", port: int = 8080) -> str:
+    def url(self, path: str = "/") -> str:
         """Return the address of a path, by the name localhost."""
-        return f"http://localhost:{self.address(service, port)[1]}{path}"
+        return f"http://localhost:{self.port}{path}"
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """Send a GET that is not repeated."""

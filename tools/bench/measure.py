@@ -42,7 +42,7 @@ def inside(variant: Variant, service: str, *command: str, seconds: float = 60) -
 
 
 def h2load(variant: Variant, url: str, *options: str, seconds: float, connections: int = 0) -> tuple[int, int]:
-    """Send load from beside the stack's nginx and return how many requests were answered and how many failed.
+    """Send load from nginx's own network namespace and return how many requests were answered and how many failed.
 
     Raises Stop if not one was answered.
     """

@@ -1,4 +1,4 @@
-"""The figures as tables in the terminal and as one page with plots that needs nothing else."""
+"""The figures as tables for the terminal, and as one self-contained page with plots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ th, td { padding: .25rem .75rem; border-bottom: 1px solid #8884; text-align: rig
   font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 .plot { background: #fff; border-radius: .5rem; margin: 1rem 0; }
-.missed { color: #c0392b; font-weight: bold; }
 """
 
 
@@ -32,8 +31,8 @@ def names(document: Document, route: str) -> list[str]:
 
 
 def route_rows(document: Document, route: str) -> list[Row]:
-    """Return a table of one route: rate, processor time, errors, and the rate against ours in the same round."""
-    rows: list[Row] = [(route, "req/s", "CPU µs/req", "errors", "rate / ours, median (min-max)")]
+    """Return a table of one route: rate, processor time, errors, and the rate compared with ours in the same round."""
+    rows: list[Row] = [(route, "req/s", "CPU µs/req", "errors", "rate compared with ours, median (min-max)")]
     for name in names(document, route):
         rate, cpu, errors = (list(of(document, name, route, what).values()) for what in ("rate", "cpu", "errors"))
         against = str(paired(document, name, OURS, route)) if of(document, OURS, route, "rate") else ""
@@ -55,8 +54,8 @@ def latency_rows(document: Document) -> list[Row]:
 
 
 def published_rows(document: Document) -> list[Row]:
-    """Return what docker-proxy costs; nothing in a quick run."""
-    rows: list[Row] = [("the way in", "empty req/s", "against", "static 4 kB req/s", "against")]
+    """Return the table of the cost of docker-proxy; nothing in a quick run."""
+    rows: list[Row] = [("path", "empty req/s", "compared", "static 4 kB req/s", "compared")]
     for name in ("own loopback", "published port", "host network"):
         if not of(document, name, "empty", "rate"):
             return []
@@ -93,14 +92,14 @@ def tables(document: Document) -> list[list[Row]]:
     found += [latency_rows(document), published_rows(document)]
     if "sustained" in document:
         rates = document["sustained"]["rates"]
-        found.append([("TCP for 60 s, req/s in each sixth", *(f"{rate:.0f}" for rate in rates))])
+        found.append([("TCP for 60 s, req/s per 10 s", *(f"{rate:.0f}" for rate in rates))])
     found.append(figures(document, "in process, empty view", "CPU µs/req"))
-    found += [figures(document, "memory", "MB (PSS)"), figures(document, "start", "seconds"), target_rows(document)]
+    found += [figures(document, "memory", "MB (PSS)"), figures(document, "start", "seconds")]
     return [table for table in found if table]
 
 
 def without_the_ways_in(document: Document) -> Document:
-    """Return the document without the rows that have a table of their own."""
+    """Return the document without the rows that have a separate table."""
     ways = ("own loopback", "published port", "host network")
     return {**document, "samples": [one for one in document["samples"] if one["variant"] not in ways]}
 
@@ -108,6 +107,11 @@ def without_the_ways_in(document: Document) -> Document:
 def text(document: Document) -> str:
     """Return all tables for a terminal."""
     return "\n\n".join(["", *(aligned(table) for table in tables(document))])
+
+
+def judgement(document: Document) -> str:
+    """Return the table of the project's own targets, for CHECK=1: a reader of the report does not need it."""
+    return f"\n{aligned(target_rows(document))}"
 
 
 def aligned(table: Sequence[Row]) -> str:
@@ -149,11 +153,11 @@ def bars(document: Document, figure: str, title: str) -> plot.Figure:
 
 
 def page(document: Document) -> str:
-    """Return the page. Plotly's own script is in it, so that it opens anywhere and asks nobody for anything."""
+    """Return the page. Plotly's script is embedded, so the page opens anywhere and loads nothing."""
     shown = without_the_ways_in(document)
     plots = [
-        bars(shown, "rate", "Requests per second (median; whiskers: smallest and largest round)"),
-        bars(shown, "cpu", "Server processor time per request, µs (lower is better)"),
+        bars(shown, "rate", "Requests per second (median; whiskers: minimum and maximum)"),
+        bars(shown, "cpu", "Processor time per request, µs (lower is better)"),
     ]
     drawn = "".join(
         f'<div class="plot">{one.to_html(full_html=False, include_plotlyjs=index == 0)}</div>'
@@ -161,12 +165,13 @@ def page(document: Document) -> str:
     )
     facts = {**document["machine"], **document["versions"]}
     about: list[Row] = [("machine and versions", ""), *((name, str(value)) for name, value in facts.items())]
-    body = "".join(as_html(table) for table in [*tables(document)[::-1], about])
+    body = "".join(as_html(table) for table in [*tables(document), about])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width"><title>make bench</title>'
-        f"<style>{STYLE}</style></head><body><h1>make bench, {html.escape(document['date'])}</h1>"
-        "<p>How to read it: docs/measured/performance.md. Every ratio is of two runs in the same round.</p>"
+        '<meta name="viewport" content="width=device-width"><title>Benchmark</title>'
+        f"<style>{STYLE}</style></head><body><h1>Benchmark, {html.escape(document['date'])}</h1>"
+        "<p>Every ratio compares two measurements of the same round. How to read the figures: "
+        "docs/measured/performance.md.</p>"
         f"{drawn}{body}</body></html>\n"
     )
 
@@ -175,7 +180,7 @@ def as_html(table: Sequence[Row]) -> str:
     """Return one table as HTML."""
 
     def line(row: Row, tag: str) -> str:
-        cells = (f"<{tag}{' class=missed' if cell == 'NO' else ''}>{html.escape(cell)}</{tag}>" for cell in row)
+        cells = (f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
         return f"<tr>{''.join(cells)}</tr>"
 
     return f"<table>{line(table[0], 'th')}{''.join(line(row, 'td') for row in table[1:])}</table>"

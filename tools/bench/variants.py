@@ -1,4 +1,4 @@
-"""What is measured beside each other: each a stack of the shipped compose files and what bench/ adds."""
+"""What is compared: each is a stack of the shipped compose files and of what tools/bench/ adds."""
 
 from __future__ import annotations
 

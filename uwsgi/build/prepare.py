@@ -1,8 +1,8 @@
 #!/venv/bin/python
-"""A step of the build: collect the static files, and lead to a volume what the project writes beside its source.
+"""Build step: collect the static files, and link to a volume whatever the project writes next to its source.
 
-A project that has only known `runserver` keeps its database and its uploads in its own folder. That folder is
-part of the image here, and read-only: each such place becomes a link to where it may write and where it survives.
+A project that has only run under `runserver` keeps its database and its uploads in its own folder. Here that folder
+is part of the image and read-only, so each such path becomes a link into a volume, which is writable and persistent.
 """
 
 import os
@@ -23,18 +23,18 @@ COLLECTED = Path("/srv/static")
 DATA = Path("/data")
 MEDIA = DATA / "media"
 VARIABLES = Path("/run/secrets/project-env")
-# Secrets, and what would make the image large: of a project with another .dockerignore than ours, or none.
+# Secrets and large folders, in case the project has no .dockerignore or one that does not exclude them.
 LEFT_OUT = (".git", ".env", ".venv", "venv")
 
 
 def load_variables() -> None:
-    """Take in project.env, as the containers will, and what the stack tells every project."""
+    """Load project.env, as the containers will, and the variables that the stack sets for every project."""
     lines = VARIABLES.read_text().splitlines() if VARIABLES.exists() else []
     for line in lines:
         name, equals, value = line.partition("=")
         if equals and not name.startswith("#"):
             os.environ[name.strip()] = value.strip().strip("'\"")
-    # A throwaway key: the real one is not here, and nothing that collectstatic writes depends on it.
+    # A throwaway key: the real one is not available here, and nothing that collectstatic writes depends on it.
     key = Path(tempfile.mkdtemp()) / "key"
     key.write_text(secrets.token_urlsafe(48))
     os.environ["DJANGO_SECRET_KEY_FILE"] = str(key)
@@ -45,7 +45,7 @@ def load_variables() -> None:
 
 
 def load_settings() -> None:
-    """Set Django up as manage.py would: it may know more than the name of the settings, such as a search path.
+    """Set up Django through manage.py, which may do more than name the settings, such as extend sys.path.
 
     Ends the process with the reason if the settings do not load.
     """
@@ -55,21 +55,21 @@ def load_settings() -> None:
     try:
         runpy.run_path("manage.py", run_name="__main__")
         django.setup()
-    except Exception as problem:  # the project's own code: anything may come out of it
+    except Exception as problem:  # the project's own code can raise anything
         sys.exit(
             f"ERROR: the settings do not load: {type(problem).__name__}: {problem}. "
-            "What they read from the environment: project.env. Which they are: DJANGO_SETTINGS_MODULE in .env"
+            "Put variables that they read into project.env; choose the module with DJANGO_SETTINGS_MODULE in .env"
         )
 
 
 def inside(place: str | Path | None) -> Path | None:
-    """Return a place as a path if it lies in the project's folder, None if it is empty or lies elsewhere."""
+    """Return a place as a path if it is in the project's folder, None if it is empty or elsewhere."""
     path = Path(place).resolve() if place else SOURCE
     return path if path.is_relative_to(SOURCE) and path != SOURCE else None
 
 
 def links() -> dict[Path, Path]:
-    """Return the places in the project's folder that are written to, each with where it is to lead."""
+    """Return the paths in the project's folder that are written to, each with the target of its link."""
     found = {inside(settings.STATIC_ROOT): COLLECTED, inside(settings.MEDIA_ROOT): MEDIA}
     for database in settings.DATABASES.values():
         if database["ENGINE"] == "django.db.backends.sqlite3" and (file := inside(database["NAME"])):
@@ -78,18 +78,18 @@ def links() -> dict[Path, Path]:
 
 
 def link(place: Path, target: Path) -> None:
-    """Put a link in the place of whatever was there; in the image, not in the project."""
+    """Replace whatever was at this path with a link; in the image, not in the project."""
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(target)
-    print(f"{place} leads to {target}")
+    print(f"{place} is a link to {target}")
 
 
 def collect() -> None:
-    """Collect the static files, whatever STATIC_ROOT the settings have; a project may have none at all."""
+    """Collect the static files, regardless of STATIC_ROOT in the settings; a project may have none."""
     COLLECTED.mkdir(parents=True, exist_ok=True)
     if "django.contrib.staticfiles" in settings.INSTALLED_APPS:
         settings.STATIC_ROOT = str(COLLECTED)

@@ -1,6 +1,6 @@
-"""What `make dev` serves: the project, its static files from the source, its templates as they are now.
+"""What `make dev` serves: the project, its static files from the source, templates reloaded on change.
 
-An error at import is shown on the page instead of ending the workers.
+An error at import is shown on the page instead of stopping the workers.
 """
 
 import importlib
@@ -20,7 +20,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class FromSource(StaticFilesHandler):
-    """Serves static files as the finders see them, and has the browser ask again each time."""
+    """Serves static files as the finders see them, and makes the browser revalidate every time."""
 
     def serve(self, request: HttpRequest) -> HttpResponseBase:
         """Return the file."""
@@ -37,23 +37,23 @@ def project() -> Application:
 
 
 def developed(served: Application) -> Application:
-    """Return the application with what runserver would add."""
+    """Return the application with the features that runserver would add."""
     if not settings.DEBUG:
         print(
             'DEBUG is off in your settings; DEBUG = os.environ.get("DJANGO_DEBUG") == "1" turns it on', file=sys.stderr
         )
-    # Django keeps templates compiled, in DEBUG as well; runserver's own watcher is not here to drop them.
+    # Django caches compiled templates, even with DEBUG; runserver's watcher, which would drop them, does not run here.
     request_started.connect(lambda **_: autoreload.reset_loaders(), weak=False)
     return shown(FromSource(served) if "django.contrib.staticfiles" in settings.INSTALLED_APPS else served)
 
 
 def shown(served: Application) -> Application:
-    """Return an application whose own failure is an answer, as when urls.py does not import."""
+    """Return an application that shows its own failure as a page, for example when urls.py does not import."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
             return served(environ, start_response)
-        except Exception:  # the project's own code: anything may come out of it
+        except Exception:  # the project's own code can raise anything
             traceback.print_exc()
             return failure(traceback.format_exc())(environ, start_response)
 
@@ -61,17 +61,17 @@ def shown(served: Application) -> Application:
 
 
 def failure(told: str) -> Application:
-    """Return an application that shows why there is none."""
+    """Return an application that shows why the project does not load."""
 
     def application(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
-        return [told.encode(), b"\nYour project does not load. Save a correction, and ask again.\n"]
+        return [told.encode(), b"\nYour project does not load. Save a fix, then reload this page.\n"]
 
     return application
 
 
 try:
     application = developed(project())
-except (Exception, SystemExit):  # the project's own code: anything may come out of it
+except (Exception, SystemExit):  # the project's own code can raise anything
     traceback.print_exc()
     application = failure(traceback.format_exc())

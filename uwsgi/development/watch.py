@@ -1,8 +1,8 @@
 #!/opt/watch/bin/python
-"""The first process of `uwsgi` under `make dev`: runs uWSGI, and again as soon as a Python file is saved.
+"""The first process of `uwsgi` under `make dev`: runs uWSGI, and restarts it when a Python file is saved.
 
-uWSGI's own py-autoreload is reported broken in containers (unbit/uwsgi#2665); tried in this place, two of five saves
-answered after 2 s and three not within 30 s. In here `make attach` also stays attached.
+uWSGI's own py-autoreload is reported broken in containers (unbit/uwsgi#2665). Tried here, two of five saves took
+effect after 2 s and three not within 30 s. With this program, `make attach` also stays attached.
 """
 
 import os
@@ -19,26 +19,26 @@ UWSGI = [
     *("uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini", "--ini", "/etc/uwsgi/uwsgi.ini:pool"),
     *("--ini", "/etc/uwsgi/development.ini"),
 ]
-# How often to look at processes that end by themselves (make reload, a new uwsgi-socket) or were told to
+# How often to look for processes that exited on their own (make reload, a new uwsgi-socket) or were told to
 LOOK_EVERY_MS = 500
 STOP_SECONDS = 1.0
-# By process: those told to leave, and until when they may take
+# Processes told to stop, each with its deadline
 leaving: dict[subprocess.Popen[bytes], float] = {}
 
 
 def start() -> subprocess.Popen[bytes]:
-    """Start uWSGI in a session of its own, so that all of it can be ended at once."""
+    """Start uWSGI in a separate session, so that all its processes can be killed at once."""
     return subprocess.Popen(UWSGI, start_new_session=True)
 
 
 def dismiss(server: subprocess.Popen[bytes]) -> None:
-    """Have uWSGI answer what it is at and end. The next one need not wait: both take from the uwsgi-socket's queue."""
+    """Ask uWSGI to finish its requests and exit. The next one can start at once: both accept from the same queue."""
     server.send_signal(signal.SIGTERM)
     leaving[server] = time.monotonic() + STOP_SECONDS
 
 
 def see_off() -> None:
-    """End what was told to leave and is still there, as a worker in the debugger is."""
+    """Kill what was told to stop and is still running, such as a worker in the debugger."""
     for server, until in list(leaving.items()):
         if server.poll() is None and time.monotonic() > until:
             os.killpg(server.pid, signal.SIGKILL)
@@ -48,7 +48,7 @@ def see_off() -> None:
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:
-    """Answer `docker stop`."""
+    """Handle SIGTERM from `docker stop`."""
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,5 @@
 #!/venv/bin/python
-"""Import the project as uWSGI will, run its own checks, and say in one line why it cannot start."""
+"""Import the project as uWSGI will, run Django's checks, and print in one line why it cannot start."""
 
 import importlib
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def problem(module: str, name: str) -> str | None:
-    """Return why `name` cannot be had from `module`, None if it can."""
+    """Return why `name` cannot be imported from `module`, None if it can."""
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # the project's own code: anything may come out of it
+    except Exception as error:  # the project's own code can raise anything
         traceback.print_exc(limit=-3)
         return f"UWSGI_MODULE {module}: {type(error).__name__}: {error}"
     if not callable(getattr(found, name, None)):
@@ -27,7 +27,7 @@ def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def system_check(*arguments: str) -> str | None:
-    """Return what `manage.py check` finds wrong: settings, addresses, models."""
+    """Return what `manage.py check` finds wrong: settings, URLs, models."""
     done = manage("check", *arguments)
     warnings = [line for line in done.stderr.splitlines() if line.startswith("?: (")]
     print("\n".join(warnings), end="\n" * bool(warnings))
@@ -35,7 +35,7 @@ def system_check(*arguments: str) -> str | None:
 
 
 def pending_migrations() -> list[str]:
-    """Return the migrations that this code brings and the database has not seen."""
+    """Return the migrations in this code that the database does not have yet."""
     told = manage("showmigrations", "--plan").stdout.splitlines()
     return [line.split()[-1] for line in told if line.startswith("[ ]")]
 

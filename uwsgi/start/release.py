@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -SEs
 """The one-shot service `release`: migrates the database and publishes the static files.
 
-It runs before `uwsgi` starts, and while the release before may still be serving.
+It runs before `uwsgi` starts, while the previous release may still be serving.
 """
 
 import os
@@ -13,30 +13,30 @@ from pathlib import Path
 
 COLLECTED = Path("/srv/static")
 PUBLISHED = Path("/srv/published")
-# Pages of an older release, still open in a browser, ask for its files: they stay this long.
+# Pages of an older release may still be open and request its files: keep them this long.
 KEEP_DAYS = 30
-# Django's own words
+# Django's message
 NO_DATABASE = "settings.DATABASES is improperly configured"
 
 
 def publish(source: Path, target: Path) -> int:
-    """Copy every file of `source` to `target` and return how many; no reader ever sees half a file."""
+    """Copy every file of `source` to `target` and return how many. A reader never sees half a file."""
     count = 0
     for file in source.rglob("*"):
         if not file.is_file():
             continue
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}.new")
-        shutil.copyfile(file, beside)
-        beside.chmod(0o644)
-        beside.rename(place)
+        new = place.with_name(f".{place.name}.new")
+        shutil.copyfile(file, new)
+        new.chmod(0o644)
+        new.rename(place)
         count += 1
     return count
 
 
 def prune(target: Path, before: float) -> int:
-    """Remove what no release has published since `before` (seconds since 1970) and return how many."""
+    """Remove the files that no release has published since `before` (seconds since 1970) and return how many."""
     old = [file for file in target.rglob("*") if file.is_file() and file.stat().st_mtime < before]
     for file in old:
         file.unlink()
@@ -59,7 +59,7 @@ def migrate() -> None:
 def main() -> None:
     """Migrate, then publish, then prune. Ends the process with the failed step's exit code.
 
-    A rollback only publishes (--publish-only): the database has the newer migrations already.
+    A rollback only publishes (--publish-only): the database already has the newer migrations.
     """
     if sys.argv[1:] != ["--publish-only"]:
         migrate()

@@ -1,6 +1,6 @@
 """Runs in uWSGI's master once the project is loaded, before it forks (hook-post-app in uwsgi.ini).
 
-What the first request would load is loaded once instead of once in each worker, and shared by all.
+What the first request would load is loaded once in the master instead of once per worker, and shared by all.
 """
 
 import gc
@@ -13,20 +13,20 @@ from django.urls import get_resolver
 
 
 def load() -> None:
-    """Load what Django leaves to the first request: the URLconf, so all views, and the template engines."""
+    """Load what Django would load at the first request: the URLconf with all views, and the template engines."""
     try:
-        # Asking for any of its addresses reads all of it.
+        # Reading reverse_dict loads the whole URLconf.
         assert get_resolver().reverse_dict is not None
         engines.all()
-    except (Exception, SystemExit):  # the project's own code; the request that needs it will fail as it would have
+    except (Exception, SystemExit):  # the project's own code; the request that needs it will fail as before
         traceback.print_exc()
 
 
-# A callable without Django is none of our business.
+# Not a Django project: nothing to do.
 if settings.configured:
     load()
-    # A query at import has opened one, and workers that share it would read each other's answers.
+    # A query at import opens a connection, and workers that share it would read each other's results.
     connections.close_all()
-    # The collector writes into every object it looks at, so that each worker would soon have its own copy.
+    # The collector writes to every object it visits, so each worker would soon own a copy.
     gc.collect()
     gc.freeze()

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from selenium.webdriver import ChromeOptions, Remote
 
 from ops import base_image
-from tests.support.checkout import free_port
-from tests.support.stack import CHECKOUT, ROOT, run, wait_until
+from tests.support.stack import CHECKOUT, ROOT, free_port, run, wait_until
 
 # Chromium would look for updates and accounts at its maker's, at every start.
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
@@ -52,7 +51,7 @@ def connected(address: str, settings: ChromeOptions) -> Remote:
     """Return a session of the driver. Raises OSError while it does not answer."""
     try:
         return Remote(address, options=settings)
-    except Exception as problem:  # urllib3's, of many kinds, while nobody listens yet
+    except Exception as problem:  # urllib3's, of many kinds, while nothing listens yet
         raise OSError(str(problem)) from problem
 
 

@@ -1,4 +1,4 @@
-// Ask again without loading the page: shows how the workers share the requests.
+// Sends another request without reloading the page, to show how the workers share requests.
 "use strict";
 
 const button = document.getElementById("again");
@@ -14,7 +14,7 @@ async function ask() {
     }
     said.textContent = `Worker ${way.worker} of ${way.container} answered.`;
   } catch (problem) {
-    said.textContent = `No answer (${problem.message}). Try again in a moment.`;
+    said.textContent = `No response (${problem.message}). Try again in a moment.`;
   }
 }
 

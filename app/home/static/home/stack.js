@@ -1,4 +1,4 @@
-// Follows the workers: asks one container at a time, whichever takes the request, and keeps what each has said.
+// Polls the workers: each request reaches one container; the page keeps the latest state of each.
 "use strict";
 
 const EVERY_MS = 2000;
@@ -55,7 +55,7 @@ function plot() {
   const points = latencies.map((value, index) => `${(index * 300) / (SHOWN - 1)},${58 - (value / most) * 54}`);
   section.querySelector("polyline").setAttribute("points", points.join(" "));
   section.querySelector("svg").setAttribute("aria-label",
-    `Time of the last ${latencies.length} requests of this page; the longest took ${Math.round(most)} ms`);
+    `Duration of the last ${latencies.length} requests of this page; the longest took ${Math.round(most)} ms`);
 }
 
 async function ask() {
@@ -72,18 +72,18 @@ async function ask() {
     document.getElementById("waiting").textContent = state.waiting ?? "see make status";
     document.getElementById("waited").textContent = state.waited_ms === null ? "–" : `${state.waited_ms} ms`;
     document.getElementById("latency").textContent = `${Math.round(took)} ms`;
-    told.textContent = "Asking every 2 seconds.";
+    told.textContent = "Updated every 2 seconds.";
     draw();
     plot();
   } catch (problem) {
-    told.textContent = `No answer (${problem.message}); asking again.`;
+    told.textContent = `No response (${problem.message}); trying again.`;
   }
 }
 
 pause.addEventListener("click", () => {
   paused = !paused;
   pause.setAttribute("aria-pressed", String(paused));
-  told.textContent = paused ? "Paused." : "Asking every 2 seconds.";
+  told.textContent = paused ? "Paused." : "Updated every 2 seconds.";
   ask();
 });
 ask();

@@ -1,0 +1,65 @@
+"""A deploy that is killed, in whichever step, is ended by the next one, and no request is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.site import Site
+from tests.support.stack import wait_until
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a deploy: the line that the step before it prints, and what can be seen once it is under way."""
+
+    name: str
+    after: str
+    under_way: Callable[[Site], bool]
+
+
+STEPS = (
+    Step("build", "", lambda site: bool(list(site.folder.glob(".*.lock")))),
+    Step("check", "build ", lambda site: bool(site.one_off())),
+    Step("release", "check ", lambda site: bool(site.one_off())),
+    Step("trial", "release ", lambda site: bool(site.one_off())),
+)
+START = Step("start", "trial", lambda site: len(site.uwsgi()) > 1)
+RETIREMENT = Step("retirement", "start of", lambda _: True)
+
+
+def killed_and_ended(site: Site, step: Step) -> None:
+    """Kill a deploy within a step, and deploy again."""
+    site.change(f"killed in {step.name}")
+    with site.load() as load:
+        deploy = site.deploying()
+        assert deploy.stdout is not None
+        for line in deploy.stdout if step.after else ():
+            if line.strip().startswith(step.after):
+                break
+        wait_until(lambda: step.under_way(site), f"{step.name} is under way", 60)
+        assert deploy.poll() is None, f"{step.name} was over before it could be killed"
+        os.killpg(deploy.pid, signal.SIGKILL)
+        deploy.wait(10)
+        assert site.uwsgi() != []
+        site.made("deploy")
+    assert load.lost(100) == []
+    assert site.version() == f"killed in {step.name}"
+    assert len(site.uwsgi()) == 1
+    assert len(site.containers("uwsgi")) == 1
+
+
+@pytest.mark.slow_on_tcp
+def test_killed_while_the_new_containers_start(site: Site) -> None:
+    killed_and_ended(site, START)
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+@pytest.mark.parametrize("step", [*STEPS, RETIREMENT], ids=lambda step: step.name)
+def test_killed_in_any_other_step(site: Site, step: Step) -> None:
+    killed_and_ended(site, step)
