@@ -190,7 +190,6 @@ def gather() -> Facts:
     """Read the running stack. Raises Stop if it does not run."""
     uwsgi, (nginx, *_), (holder, *_) = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
     everything = [container for container in stack.containers() if container.service != "release"]
-    memory_limit = {container.name: int(inspected(container, "{{.HostConfig.Memory}}")) for container in uwsgi}
     return Facts(
         nginx=directives(inside(nginx, "nginx", "-T")),
         uwsgi=uwsgi_options(uwsgi[0]),
@@ -200,7 +199,7 @@ def gather() -> Facts:
         listen=int(ini(inside(holder, "cat", "/etc/uwsgi/uwsgi-socket.ini"))["listen"]),
         somaxconn=int(inside(holder, "cat", "/proc/sys/net/core/somaxconn")),
         descriptors=int(re.findall(r"Max open files +(\d+)", inside(nginx, "cat", "/proc/1/limits"))[0]),
-        memory={container.name: (used_memory(container), memory_limit[container.name]) for container in uwsgi},
+        memory={container.name: memory_of(container) for container in uwsgi},
         sockets=socket_modes(holder),
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=parse_time(stack.docker("info", "--format", "{{.SystemTime}}").strip()) - time.time(),
@@ -241,10 +240,10 @@ def uwsgi_options(container: Container) -> dict[str, str]:
     return {**ini(inside(container, "cat", "/etc/uwsgi/uwsgi.ini")), **named}
 
 
-def used_memory(container: Container) -> int:
-    """Return the memory of all workers of a container (PSS)."""
+def memory_of(container: Container) -> tuple[int, int]:
+    """Return the memory that all workers of a container use (PSS), and its limit."""
     workers = status.container_state(container)["stats"]["workers"]
-    return sum(int(worker["pss_kB"]) for worker in workers) * 1024
+    return sum(int(worker["pss_kB"]) for worker in workers) * 1024, int(inspected(container, "{{.HostConfig.Memory}}"))
 
 
 def socket_modes(holder: Container) -> dict[str, str]:
@@ -265,9 +264,8 @@ def parse_time(text: str) -> float:
 
 def page_problem(nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    host, _, number = stack.docker("port", nginx.id, "8080/tcp").splitlines()[0].rpartition(":")
+    address = f"http://{stack.published(stack.config(stack.current_files()), 'nginx')}/healthz"
     name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}/healthz"
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=5).close()
     except urllib.error.HTTPError as answer:

@@ -225,6 +225,16 @@ def current_files() -> list[str]:
     return max(lists, key=len) if lists else settings().files.split(":")
 
 
+def published(config: dict[str, Any], service: str) -> str:
+    """Return the host and port at which a service can be reached from this machine."""
+    settings = config["services"][service]
+    if settings.get("network_mode") == "host":
+        return str(settings["environment"]["NGINX_LISTEN"])
+    port = settings["ports"][0]["target"]
+    host, _, number = docker("port", workers(service)[0].id, f"{port}/tcp").splitlines()[0].rpartition(":")
+    return f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}"
+
+
 def end_of_log(container: Container, lines: int = 15) -> str:
     """Return the end of a container's log, under a line that says how the container is."""
     logs = run(["docker", "logs", "--tail", str(lines), container.id], merged=True).stdout

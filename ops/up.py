@@ -29,9 +29,10 @@ def up(transport: str) -> None:
         running = [container for container in stack.containers("uwsgi") if container.running]
         config = start(files, "--scale", f"uwsgi={deploy.unfinished(lock) or len(running) or 1}")
         releases.remember()
+    address = stack.published(config, "nginx")
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     print(
-        f"\nReady: {published(config, 'nginx')} over {transport}, {processes} workers\n"
+        f"\nReady: http://{address}/ over {transport}, {processes} workers\n"
         f'Next:  make status   make logs   make manage CMD="createsuperuser"   {other} (the other transport)'
     )
 
@@ -49,8 +50,9 @@ def develop() -> None:
     with deploy.only_one("dev"):
         config = checked_and_built(files)
         launch(files, "--scale", "uwsgi=1")
+    address = stack.published(config, "nginx")
     print(
-        f"\nReady: {published(config, 'nginx')} reloads app/ on every save, with DEBUG; its data is in dev-data/\n"
+        f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; its data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )
 
@@ -58,8 +60,9 @@ def develop() -> None:
 def direct() -> None:
     """Start a uWSGI that answers HTTP itself, next to the running stack. Raises Stop as `up` does."""
     config = start(stack.with_override(stack.current_files(), DIRECT), "direct")
+    address = stack.published(config, "direct")
     print(
-        f"\nReady: {published(config, 'direct')} by uWSGI alone; static files come from nginx and are missing here\n"
+        f"\nReady: http://{address}/ by uWSGI alone; static files come from nginx and are missing here\n"
         "Next:  compare it with the same address through nginx; make down stops both"
     )
 
@@ -129,13 +132,3 @@ def is_well(container: Container) -> bool:
     if container.service == "release":
         return container.exit_code == 0
     return container.running and container.health in ("healthy", "none")
-
-
-def published(config: dict[str, Any], service: str) -> str:
-    """Return the address at which a service can be reached from this machine."""
-    if config["services"][service].get("network_mode") == "host":
-        return f"http://{config['services'][service]['environment']['NGINX_LISTEN']}/"
-    port = config["services"][service]["ports"][0]["target"]
-    address = stack.docker("port", stack.workers(service)[0].id, f"{port}/tcp").splitlines()[0]
-    host, _, number = address.rpartition(":")
-    return f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}/"
