@@ -118,6 +118,8 @@ def test_pages_of_the_old_release_keep_their_files(site: Site) -> None:
     deploy = site.deploying()
     while deploy.poll() is None:
         statuses.add(requests.get(f"http://localhost:{site.environment['HTTP_PORT']}{old}", timeout=5).status_code)
+    assert deploy.stdout is not None
+    assert deploy.returncode == 0, deploy.stdout.read()
     new = stylesheet()
     assert new != old
     assert statuses == {200}
