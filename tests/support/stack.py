@@ -145,12 +145,12 @@ class Stack:
         """Return the first of `containers`."""
         return self.containers(service)[0]
 
-    def address(self, service: str = "nginx", port: int = 8080) -> tuple[str, int]:
+    def address(self, service: str = "nginx-socket", port: int = 8080) -> tuple[str, int]:
         """Return where a service is published."""
         bound = self.container(service)["NetworkSettings"]["Ports"][f"{port}/tcp"][0]
         return bound["HostIp"], int(bound["HostPort"])
 
-    def url(self, path: str = "/", service: str = "nginx", port: int = 8080) -> str:
+    def url(self, path: str = "/", service: str = "nginx-socket", port: int = 8080) -> str:
         """Return the address of a path, by the name localhost."""
         return f"http://localhost:{self.address(service, port)[1]}{path}"
 
