@@ -88,7 +88,7 @@ static enum answer ask(struct sockets *got)
         return answer;
 
     const struct cmsghdr *handed = CMSG_FIRSTHDR(&message);
-    if (!handed || handed->cmsg_level != SOL_SOCKET || handed->cmsg_type != SCM_RIGHTS) {
+    if (!handed || handed->cmsg_type != SCM_RIGHTS || message.msg_flags & MSG_CTRUNC) {
         errno = EPROTO;
         return SILENT;
     }

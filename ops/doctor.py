@@ -194,6 +194,7 @@ CHECKS: tuple[Callable[[Facts], list[str]], ...] = (
 def gather() -> Facts:
     """Read the running stack. Raises Stop if it does not run."""
     uwsgi, nginx, holder = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
+    published = stack.workers("nginx-socket")
     everything = [one for one in stack.containers() if one.service != "release"]
     effective = inside(nginx[0], "nginx", "-T")
     return Facts(
@@ -207,7 +208,7 @@ def gather() -> Facts:
         sockets=socket_modes(holder[0]),
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=engine_clock() - time.time(),
-        page=page_problem(nginx[0]),
+        page=page_problem(published[0], nginx[0]),
         loops=[one.name for one in everything if one.restarts >= LOOP_RESTARTS and age(one) < LOOP_SECONDS],
         unhealthy=[one.name for one in everything if one.running and one.health == "unhealthy"],
         versions=engine.lacking(),
@@ -266,10 +267,12 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(re.sub(r"\.(\d{1,6})\d*", r".\1", text).replace("Z", "+00:00")).timestamp()
 
 
-def page_problem(nginx: Container) -> str:
+def page_problem(published: Container, nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    bound = stack.docker("port", nginx.id, "8080/tcp").splitlines()[0]
-    host, _, number = bound.rpartition(":")
+    # On the host's network nothing is published: what it has bound is the address.
+    bound = stack.docker("port", published.id).partition(" -> ")[2].splitlines()
+    bound = bound or [str(json.loads(inside(published, "healthcheck.py"))["address"])]
+    host, _, number = bound[0].rpartition(":")
     name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}/healthz"
     try:

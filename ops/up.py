@@ -30,7 +30,7 @@ def up(transport: str) -> None:
         serving = len([one for one in stack.containers("uwsgi") if one.running])
         config = start(files, "--scale", f"uwsgi={lock.unfinished(held) or serving or 1}")
         releases.remember()
-    address = published(config, "nginx")
+    address = published(config, "nginx-socket")
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     other = "make up-unix" if transport == "tcp" else "make up"
     print(
@@ -59,7 +59,7 @@ def develop() -> None:
         print("Starting, and waiting until every container is healthy", flush=True)
         launch(files, "--scale", "uwsgi=1")
     print(
-        f"\nReady: {published(config, 'nginx')} serves app/ as you save it, with DEBUG; data is in dev-data/\n"
+        f"\nReady: {published(config, 'nginx-socket')} serves app/ as you save it, with DEBUG; data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (production again)"
     )
 
@@ -151,7 +151,7 @@ def last_words() -> list[str]:
 def published(config: dict[str, Any], service: str) -> str:
     """Return the address at which a service can be reached from this machine."""
     if config["services"][service].get("network_mode") == "host":
-        return f"http://{config['services'][service]['environment']['NGINX_LISTEN']}/"
+        return f"http://{config['services'][service]['environment']['UWSGI_SOCKET']}/"
     port = config["services"][service]["ports"][0]
     one = stack.workers(service)[0]
     told = stack.docker("port", one.id, f"{port['target']}/tcp").splitlines()[0]

@@ -38,7 +38,7 @@ def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str,
 
 def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
     """F18: no process had the time to remove its socket."""
-    services = ("nginx", "uwsgi-socket", "uwsgi")
+    services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")
     before = [disposable_stack.container(service)["State"]["StartedAt"] for service in services]
     run("kill", "-KILL", *(str(disposable_stack.container(service)["State"]["Pid"]) for service in services))
     wait_until(
@@ -46,7 +46,7 @@ def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
             disposable_stack.container(service)["State"]["StartedAt"] != began
             for service, began in zip(services, before, strict=True)
         ),
-        "all three are started anew",
+        "all four are started again",
     )
     wait_until(disposable_stack.serves, "served again")
 

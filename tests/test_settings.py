@@ -93,7 +93,9 @@ def test_clocks_that_contain_each_other_are_in_order() -> None:
     patience = seconds(nginx("uwsgi_read_timeout"))
     assert uwsgi("harakiri") < uwsgi("worker-reload-mercy") < grace
     assert uwsgi("harakiri") < patience < seconds(nginx("worker_shutdown_timeout"))
-    assert seconds(nginx("worker_shutdown_timeout")) < seconds(base()["nginx"]["stop_grace_period"])
+    drain = re.search(r"drain_seconds = (\d+);", (ROOT / "nginx/run-nginx.c").read_text())
+    assert drain
+    assert int(drain[1]) + seconds(nginx("worker_shutdown_timeout")) < seconds(base()["nginx"]["stop_grace_period"])
     sqlite = re.search(r'"timeout": (\d+)', (ROOT / "app/config/settings.py").read_text())
     assert sqlite
     assert int(sqlite[1]) < uwsgi("harakiri")
@@ -107,7 +109,8 @@ def test_what_nginx_lets_through_fits_into_uwsgi() -> None:
 
 
 def test_queue_is_within_what_the_kernel_allows() -> None:
-    assert uwsgi("listen", "sockets/uwsgi-socket.ini") <= base()["uwsgi-socket"]["sysctls"]["net.core.somaxconn"]
+    for service in ("nginx-socket", "uwsgi-socket"):
+        assert uwsgi("listen", f"sockets/{service}.ini") <= base()[service]["sysctls"]["net.core.somaxconn"]
 
 
 def test_base_alone_is_refused_by_name() -> None:
@@ -121,8 +124,9 @@ def test_overrides_stay_small_and_undo_nothing() -> None:
     for file in COMPOSE_FILES:
         if file.name != "compose.yaml":
             assert len(file.read_text().splitlines()) <= 40, file.name
-            # Its purpose is to have nginx leave its network.
-            resets = ["networks: !reset []", "ports: !reset []"] * (file.name == "host-network.yaml")
+            # Its purpose is to have nginx-socket leave its network.
+            resets = ["networks: !reset []", "ports: !reset []", "sysctls: !reset {}"]
+            resets *= file.name == "host-network.yaml"
             found = [line.strip() for line in file.read_text().splitlines() if "!reset" in line]
             assert found == resets, file.name
             assert "!override" not in file.read_text(), file.name
