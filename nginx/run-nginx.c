@@ -55,11 +55,26 @@ __attribute__((noreturn)) static void fail(const char *what)
     exit(1);
 }
 
-/* Ask the pool for its sockets, as uWSGI does (core/socket.c, uwsgi_manage_zerg). */
-static enum answer ask(struct sockets *got)
+static int connect_to_pool(void)
 {
     const struct sockaddr_un pool = {.sun_family = AF_UNIX, .sun_path = POOL};
     const struct timeval patience = {.tv_sec = 1};
+    int asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (asking == -1)
+        fail("socket");
+    setsockopt(asking, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(asking, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(asking, (const struct sockaddr *)&pool, sizeof pool) == 0)
+        return asking;
+    int reason = errno;
+    close(asking);
+    errno = reason;
+    return -1;
+}
+
+/* Ask the pool for its sockets. What it sends: uWSGI's core/socket.c, uwsgi_manage_zerg. */
+static enum answer ask(struct sockets *got)
+{
     char greeting[sizeof "uwsgi-zerg" - 1 + sizeof(int)];
     union {
         struct cmsghdr align;
@@ -71,26 +86,19 @@ static enum answer ask(struct sockets *got)
     message.msg_controllen = sizeof control;
     *got = (struct sockets){0};
 
-    int asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int asking = connect_to_pool();
     if (asking == -1)
-        fail("socket");
-    setsockopt(asking, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    setsockopt(asking, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    enum answer answer = HANDED;
-    if (connect(asking, (const struct sockaddr *)&pool, sizeof pool) == -1)
-        answer = errno == ENOENT || errno == ECONNREFUSED ? GONE : SILENT;
-    else if (recvmsg(asking, &message, MSG_CMSG_CLOEXEC) <= 0)
-        answer = SILENT;
-    int reason = errno;
+        return errno == ENOENT || errno == ECONNREFUSED ? GONE : SILENT;
+    ssize_t length = recvmsg(asking, &message, MSG_CMSG_CLOEXEC);
+    int reason = length > 0 ? EPROTO : length == 0 ? ECONNRESET : errno;
     close(asking);
     errno = reason;
-    if (answer != HANDED)
-        return answer;
-
-    const struct cmsghdr *handed = CMSG_FIRSTHDR(&message);
-    if (!handed || handed->cmsg_type != SCM_RIGHTS || message.msg_flags & MSG_CTRUNC) {
-        errno = EPROTO;
+    const struct cmsghdr *handed = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!handed || handed->cmsg_type != SCM_RIGHTS)
         return SILENT;
+    if (message.msg_flags & MSG_CTRUNC) {
+        say("nginx-socket has more than %d sockets (sockets/nginx-socket.ini)", MOST);
+        exit(1);
     }
     got->count = (int)((handed->cmsg_len - CMSG_LEN(0)) / sizeof(int));
     memcpy(got->fd, CMSG_DATA(handed), sizeof(int) * (size_t)got->count);
@@ -129,13 +137,14 @@ static void write_listen(const struct sockets *sockets)
         int wrong = getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
                                 NI_NUMERICHOST | NI_NUMERICSERV);
         if (wrong) {
-            say("nginx-socket has handed over what is no TCP socket: %s. Its log: docker compose logs nginx-socket",
+            say("nginx-socket handed over something that is not a TCP socket: %s. See UWSGI_SOCKET in compose.yaml",
                 gai_strerror(wrong));
             exit(1);
         }
-        bool ipv6 = address.ss_family == AF_INET6;
-        fprintf(file, "listen %s%s%s:%s;\n", ipv6 ? "[" : "", host, ipv6 ? "]" : "", port);
-        say("nginx takes over %s%s%s:%s", ipv6 ? "[" : "", host, ipv6 ? "]" : "", port);
+        char shown[NI_MAXHOST + NI_MAXSERV];
+        snprintf(shown, sizeof shown, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+        fprintf(file, "listen %s;\n", shown);
+        say("nginx takes over %s", shown);
     }
     if (fclose(file) == EOF)
         fail("write " LISTEN_FILE);
@@ -186,22 +195,23 @@ static void look(struct sockets *used, pid_t *nginx)
     struct sockets now;
     enum answer answer = ask(&now);
     if (answer != HANDED && !told && (answer == GONE || !*nginx)) {
-        say("waiting for nginx-socket: %s: %s. Its log: docker compose logs nginx-socket", POOL, strerror(errno));
+        say("waiting for nginx-socket: %s: %s. If it stays so: docker compose logs nginx-socket", POOL,
+            strerror(errno));
         told = true;
     }
-    /* Slow is not dead: as long as it holds the socket, nginx goes on. */
+    /* Slow is not dead: nginx keeps what it has. */
     if (answer == SILENT || (answer == HANDED && same(&now, used))) {
         let_go(&now);
         return;
     }
-    /* On the host's network nobody could bind the port again while nginx still has the old socket. */
+    /* On the host's network no one can bind the port again while nginx has the old socket open. */
     quit(*nginx);
     *nginx = 0;
     *used = now;
     if (answer == HANDED) {
         *nginx = start(&now);
         told = false;
-        /* nginx has its own; one that stayed open here would keep the port bound. */
+        /* nginx has inherited its own; one left open here would keep the port bound. */
         let_go(&now);
     }
 }
@@ -216,8 +226,9 @@ static bool reap(pid_t *nginx, bool stopping)
             continue;
         *nginx = 0;
         if (!stopping) {
+            bool killed = WIFSIGNALED(status);
             say("nginx has ended by itself (%s %d); the reason is above. Docker starts this container again",
-                WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+                killed ? "signal" : "status", killed ? WTERMSIG(status) : WEXITSTATUS(status));
             exit(1);
         }
     }

@@ -72,6 +72,20 @@ def test_a_changed_limit_loses_nothing(
     assert sent.lost(LEAST) == []
 
 
+@pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_new_nginx_beside_the_old_loses_nothing(disposable_stack: Stack, count: int) -> None:
+    """Both accept from the one socket for a while; nothing waits for the new one, however long a request takes."""
+    stack = disposable_stack
+    with load(stack) as sent:
+        for _ in range(count):
+            old = stack.container("nginx")["Id"]
+            stack("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "nginx=2", "nginx")
+            run("docker", "stop", old)
+            run("docker", "rm", old)
+    assert [one["Id"] for one in stack.containers("nginx")] != [old]
+    assert sent.lost(LEAST) == []
+
+
 @pytest.mark.slow
 @pytest.mark.one_transport
 def test_without_the_drain_the_same_restarts_lose_some(changed_stack: Callable[[str], Stack]) -> None:
