@@ -1,4 +1,4 @@
-"""The published port outlives nginx: it is restarted, replaced or killed, and its clients do not notice.
+"""The published port outlives nginx: nginx is restarted, replaced or killed, and clients do not notice.
 
 The clients are those of tools/load.py: keep-alive, half POST, some slow, and nothing is repeated.
 """
@@ -119,7 +119,7 @@ def test_the_drain_changes_no_route(disposable_stack: Stack, path: str) -> None:
     finally:
         stack.exec("nginx", "rm", "/run/nginx/draining")
     assert drained.status_code == plain.status_code
-    # Nobody asks for an error page by its name.
+    # No browser asks for an error page by its name.
     assert drained.headers["Connection"] == "close" or path.startswith("/errors/")
     wait_until(lambda: stack.get("/echo").headers["Connection"] == "keep-alive", "the drain is over", 5)
 
