@@ -108,7 +108,9 @@ def test_an_answer_before_nginx_leaves_says_so_and_one_after_it_is_as_ever(dispo
     assert [drained.json()[name] for name in names] == [plain.json()[name] for name in names]
 
 
-@pytest.mark.parametrize("path", ["/static/probe/style.css", "/static/none", "/.env", "/errors/error.html", "/fail", "/echo/a%0Ab"])
+@pytest.mark.parametrize(
+    "path", ["/static/probe/style.css", "/static/none", "/.env", "/errors/error.html", "/fail", "/echo/a%0Ab"]
+)
 def test_the_drain_changes_no_route(disposable_stack: Stack, path: str) -> None:
     stack = disposable_stack
     plain = stack.get(path)
