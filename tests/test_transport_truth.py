@@ -32,7 +32,7 @@ def test_nginx_names_the_transport(stack: Stack) -> None:
 def test_uwsgi_socket_is_bound_where_the_transport_says(stack: Stack) -> None:
     if stack.transport == "tcp":
         assert listening_ports(stack, "uwsgi-socket") == {20001}
-        assert sockets_in(stack, "nginx", "/run") == ""
+        assert sockets_in(stack, "nginx", "/run") == "/run/pool/nginx.sock\n"
     else:
         assert listening_ports(stack, "uwsgi-socket") == set()
         assert sockets_in(stack, "nginx", "/run/wire") == "/run/wire/uwsgi.sock\n"
