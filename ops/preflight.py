@@ -159,9 +159,9 @@ def port_problems(services: dict[str, Any]) -> list[str]:
 
 def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
     """Return the addresses and ports of this machine that a service binds."""
-    if settings.get("network_mode") == "host" and "NGINX_LISTEN" in settings["environment"]:
-        address, _, port = settings["environment"]["NGINX_LISTEN"].rpartition(":")
-        return [(address, int(port))]
+    if settings.get("network_mode") == "host" and "UWSGI_SOCKET" in settings["environment"]:
+        address, _, port = settings["environment"]["UWSGI_SOCKET"].rpartition(":")
+        return [(address.strip("[]"), int(port))]
     return [(port.get("host_ip", "0.0.0.0"), int(port["published"])) for port in settings.get("ports", [])]
 
 

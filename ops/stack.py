@@ -229,7 +229,7 @@ def published(config: dict[str, Any], service: str) -> str:
     """Return the host and port at which a service can be reached from this machine."""
     settings = config["services"][service]
     if settings.get("network_mode") == "host":
-        return str(settings["environment"]["NGINX_LISTEN"])
+        return str(settings["environment"]["UWSGI_SOCKET"])
     port = settings["ports"][0]["target"]
     host, _, number = docker("port", workers(service)[0].id, f"{port}/tcp").splitlines()[0].rpartition(":")
     return f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}"

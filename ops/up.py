@@ -29,7 +29,7 @@ def up(transport: str) -> None:
         running = [container for container in stack.containers("uwsgi") if container.running]
         config = start(files, "--scale", f"uwsgi={deploy.unfinished(lock) or len(running) or 1}")
         releases.remember()
-    address = stack.published(config, "nginx")
+    address = stack.published(config, "nginx-socket")
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     print(
         f"\nReady: http://{address}/ over {transport}, {processes} workers\n"
@@ -50,7 +50,7 @@ def develop() -> None:
     with deploy.only_one("dev"):
         config = checked_and_built(files)
         launch(files, "--scale", "uwsgi=1")
-    address = stack.published(config, "nginx")
+    address = stack.published(config, "nginx-socket")
     print(
         f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; its data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"

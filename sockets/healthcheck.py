@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -SEs
-"""Health check of `uwsgi-socket`, and the length of its queue: gets the socket from the pool, as uwsgi does.
+"""Health check of nginx-socket and uwsgi-socket, and the length of their queue: gets the socket from the pool.
 
 Prints one JSON line: where the socket is bound, how many connections wait in it and how many may.
 uWSGI's stats do not include the queue of a Unix socket.
@@ -10,8 +10,10 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 
-POOL = "/run/pool/uwsgi.sock"
+# nginx.sock or uwsgi.sock
+POOL = max(Path("/run/pool").glob("*.sock"), default=Path("/run/pool/*.sock"))
 SECONDS = 3
 TCP_INFO_UNACKED = 24  # offset in struct tcp_info; for a listening socket: connections waiting to be accepted
 TCP_INFO_SACKED = 28  # ... and the limit (linux/net/ipv4/tcp.c, tcp_get_info)
@@ -26,7 +28,7 @@ def listening_socket() -> socket.socket:
     """Return the socket that the pool hands out. Raises OSError if it does not, or if it does not listen."""
     with socket.socket(socket.AF_UNIX) as pool:
         pool.settimeout(SECONDS)
-        pool.connect(POOL)
+        pool.connect(str(POOL))
         _, descriptors, _, _ = socket.recv_fds(pool, 14, 1)
     if not descriptors:
         raise OSError("the pool handed out no socket")
@@ -72,7 +74,8 @@ def report() -> dict[str, str | int]:
         if listening.family == socket.AF_UNIX:
             address, (waiting, most) = str(name), unix_queue(listening)
         else:
-            address, (waiting, most) = f"{name[0]}:{name[1]}", tcp_queue(listening)
+            host = f"[{name[0]}]" if listening.family == socket.AF_INET6 else name[0]
+            address, (waiting, most) = f"{host}:{name[1]}", tcp_queue(listening)
     return {"address": address, "waiting": waiting, "most": most}
 
 

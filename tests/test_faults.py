@@ -39,7 +39,7 @@ def test_a_full_tmp_refuses_uploads_and_nothing_else(stack: Stack, service: str,
 @pytest.mark.slow
 def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
     """F18: no process had the time to remove its socket."""
-    services = ("nginx", "uwsgi-socket", "uwsgi")
+    services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")
     before = [disposable_stack.container(service)["State"]["StartedAt"] for service in services]
     run("kill", "-KILL", *(str(disposable_stack.container(service)["State"]["Pid"]) for service in services))
     wait_until(
@@ -47,7 +47,7 @@ def test_starts_again_after_all_was_killed(disposable_stack: Stack) -> None:
             disposable_stack.container(service)["State"]["StartedAt"] != began
             for service, began in zip(services, before, strict=True)
         ),
-        "all three have started again",
+        "all four have started again",
     )
     wait_until(disposable_stack.serves, "served again")
 

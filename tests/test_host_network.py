@@ -1,4 +1,4 @@
-"""overrides/host-network.yaml: nginx without docker-proxy, on the Unix socket only."""
+"""overrides/host-network.yaml: the published port without docker-proxy, and nginx without a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import Checkout
-from tests.support.stack import free_port, run
+from tests.support.stack import free_port, run, wait_until
 
 pytestmark = pytest.mark.needs_sample
 
@@ -41,10 +41,27 @@ def test_it_listens_where_the_settings_say_and_nowhere_else(site: Checkout) -> N
         socket.create_connection(("127.0.0.2", int(site.environment["HTTP_PORT"])), timeout=5)
 
 
-def test_nginx_is_otherwise_as_confined_as_ever(site: Checkout) -> None:
-    nginx = site.containers("nginx")[0]
-    told = run("docker", "inspect", "--format", "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}", nginx).stdout
-    assert told.split() == ["[ALL]", "true"]
+def test_only_what_holds_the_socket_is_on_the_hosts_network(site: Checkout) -> None:
+    shown = "{{.HostConfig.NetworkMode}} {{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}"
+    modes = {
+        service: run("docker", "inspect", "--format", shown, site.containers(service)[0]).stdout.split()
+        for service in ("nginx-socket", "nginx")
+    }
+    assert modes == {"nginx-socket": ["host", "[ALL]", "true"], "nginx": ["none", "[ALL]", "true"]}
+
+
+def test_the_port_is_served_again_after_its_holder_was_killed(site: Checkout) -> None:
+    """As long as nginx has the old socket open, no one can bind the port again: it has to let go."""
+    holder = site.containers("nginx-socket")[0]
+    before = run("docker", "inspect", "--format", "{{.State.StartedAt}} {{.State.Pid}}", holder).stdout.split()
+    assert run("kill", "-KILL", before[1]).returncode == 0
+
+    def healthy_again() -> bool:
+        shown = "{{.State.StartedAt}} {{.State.Health.Status}}"
+        return run("docker", "inspect", "--format", shown, holder).stdout.split()[1:] == ["healthy"]
+
+    wait_until(healthy_again, "nginx-socket has bound the port again", 20)
+    wait_until(lambda: site.get("/").status_code == 200, "served again", 5)
 
 
 def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:

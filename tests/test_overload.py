@@ -131,9 +131,9 @@ def sent_to_attacker(stack: Stack) -> list[int]:
 
 @pytest.mark.slow
 def test_ten_thousand_idle_connections_are_kept_and_cost_little(stack: Stack) -> None:
-    """L1, from within nginx's own network: the published port's proxy would need two descriptors for each."""
-    nginx, image = stack.container("nginx")["Id"], stack.container("uwsgi")["Config"]["Image"]
-    options = ["--rm", "--interactive", "--network", f"container:{nginx}", "--ulimit", "nofile=16384"]
+    """L1, from within nginx-socket's own network: the published port's proxy would need two descriptors for each."""
+    holder, image = stack.container("nginx-socket")["Id"], stack.container("uwsgi")["Config"]["Image"]
+    options = ["--rm", "--interactive", "--network", f"container:{holder}", "--ulimit", "nofile=16384"]
     script = (ROOT / "tests/support/idle_connections.py").read_text()
     command = ["docker", "run", *options, "--entrypoint", "python3", image, "-c", script, str(IDLE)]
     before = memory(stack, "nginx")

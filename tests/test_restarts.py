@@ -52,14 +52,14 @@ def clients(address: str, count: int = 4) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
+@pytest.mark.parametrize("service", ["nginx-socket", "nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_restart(disposable_stack: Stack, service: str) -> None:
     disposable_stack("restart", service)
     wait_until(disposable_stack.serves, "served again", 30)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", ["nginx", "uwsgi-socket", "uwsgi"])
+@pytest.mark.parametrize("service", ["nginx-socket", "nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_kill(disposable_stack: Stack, service: str) -> None:
     # From inside, as a crash: `docker kill` counts as the operator's wish and is not restarted.
     before = disposable_stack.container(service)["State"]["StartedAt"]
@@ -110,7 +110,9 @@ def code_changes(stack: Stack, image: str, tmp_path: Path) -> None:
     changed = {"image": image, "build": {"additional_contexts": {"app": str(app)}}}
     override.write_text(json.dumps({"services": {"uwsgi": changed, "release": {"image": image}}}))
     stack("up", "--build", "--detach", "--wait")
-    untouched = {service: stack.container(service)["State"]["StartedAt"] for service in ("nginx", "uwsgi-socket")}
+    untouched = {
+        service: stack.container(service)["State"]["StartedAt"] for service in ("nginx-socket", "nginx", "uwsgi-socket")
+    }
     with clients(stack.url("/echo")) as failures:
         stack("--file", str(override), "up", "--build", "--detach", "--wait")
         assert stack.get("/sleep/1").text == "slept in the next version"

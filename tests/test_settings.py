@@ -107,6 +107,18 @@ def test_a_locked_database_gives_up_before_the_worker_is_killed() -> None:
     assert int(sqlite[1]) < int(shipped().uwsgi["harakiri"])
 
 
+def test_nginx_has_time_to_drain_and_to_finish() -> None:
+    drain = re.search(r"drain_seconds = (\d+);", (ROOT / "nginx/run-nginx.c").read_text())
+    assert drain
+    facts = shipped()
+    assert int(drain[1]) + doctor.seconds(facts.nginx["worker_shutdown_timeout"]) < facts.grace["nginx"]
+
+
+def test_the_queue_of_the_published_port_is_within_what_the_kernel_allows() -> None:
+    listen = int(doctor.ini((ROOT / "sockets/nginx-socket.ini").read_text())["listen"])
+    assert listen <= base()["nginx-socket"]["sysctls"]["net.core.somaxconn"]
+
+
 def test_base_alone_is_refused_by_name() -> None:
     done = run("docker", "compose", "--env-file", "/dev/null", "--file", "compose.yaml", "config", "--quiet")
     assert done.returncode != 0
@@ -118,8 +130,9 @@ def test_overrides_stay_small_and_undo_nothing() -> None:
     for file in COMPOSE_FILES:
         if file.name != "compose.yaml":
             assert len(file.read_text().splitlines()) <= 40, file.name
-            # Its purpose is to have nginx leave its network.
-            resets = ["networks: !reset []", "ports: !reset []"] * (file.name == "host-network.yaml")
+            # Its purpose is to have nginx-socket leave its network.
+            resets = ["networks: !reset []", "ports: !reset []", "sysctls: !reset {}"]
+            resets *= file.name == "host-network.yaml"
             found = [line.strip() for line in file.read_text().splitlines() if "!reset" in line]
             assert found == resets, file.name
             assert "!override" not in file.read_text(), file.name

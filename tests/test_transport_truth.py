@@ -32,7 +32,7 @@ def test_nginx_names_the_transport(stack: Stack) -> None:
 def test_uwsgi_socket_is_bound_where_the_transport_says(stack: Stack) -> None:
     if stack.transport == "tcp":
         assert listening_ports(stack, "uwsgi-socket") == {20001}
-        assert sockets_in(stack, "nginx", "/run") == ""
+        assert sockets_in(stack, "nginx", "/run") == "/run/pool/nginx.sock\n"
     else:
         assert listening_ports(stack, "uwsgi-socket") == set()
         assert sockets_in(stack, "nginx", "/run/wire") == "/run/wire/uwsgi.sock\n"
@@ -42,20 +42,27 @@ def test_uwsgi_itself_listens_on_no_port(stack: Stack) -> None:
     assert listening_ports(stack, "uwsgi") == set()
 
 
-def test_nginx_listens_on_its_own_ports_only(stack: Stack) -> None:
-    assert listening_ports(stack, "nginx") == {8080, 8081}
+def test_nginx_takes_the_port_that_nginx_socket_has_bound(stack: Stack) -> None:
+    """Its own network has but the port of its health check; a second 8080 there would mean that it bound one itself."""
+    assert listening_ports(stack, "nginx-socket") == {8080}
+    assert listening_ports(stack, "nginx") == {8081}
 
 
-def test_only_nginx_is_published_and_on_loopback(stack: Stack) -> None:
-    for service in ("nginx", "uwsgi-socket", "uwsgi", "release"):
+def test_nginx_has_no_network_but_the_wire(stack: Stack) -> None:
+    networks = [name.rpartition("_")[2] for name in stack.container("nginx")["NetworkSettings"]["Networks"]]
+    assert networks == (["wire"] if stack.transport == "tcp" else ["none"])
+
+
+def test_only_nginx_socket_is_published_and_on_loopback(stack: Stack) -> None:
+    for service in ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi", "release"):
         ports = stack.container(service)["NetworkSettings"]["Ports"] or {}
         bound = {one["HostIp"] for published in ports.values() for one in published or []}
-        assert bound == ({"127.0.0.1"} if service == "nginx" else set()), service
+        assert bound == ({"127.0.0.1"} if service == "nginx-socket" else set()), service
 
 
 def test_only_nginx_and_uwsgi_socket_share_the_wire(stack: Stack) -> None:
     joined = set()
-    for service in ("nginx", "uwsgi-socket", "uwsgi", "release"):
+    for service in ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi", "release"):
         inspected = stack.container(service)
         networks = {name.rpartition("_")[2] for name in inspected["NetworkSettings"]["Networks"]}
         mounts = {mount["Destination"] for mount in inspected["Mounts"]}
@@ -64,7 +71,19 @@ def test_only_nginx_and_uwsgi_socket_share_the_wire(stack: Stack) -> None:
     assert joined == {"nginx", "uwsgi-socket"}
 
 
-@pytest.mark.parametrize("service", ["uwsgi", "uwsgi-socket"])
+def test_only_nginx_can_take_the_published_port(stack: Stack) -> None:
+    """The pool's socket is nginx's group's, and no other container mounts it."""
+    told = stack.exec("nginx", "stat", "--format", "%u:%g %a", "/run/pool/nginx.sock", "/run/pool")
+    assert told.splitlines() == ["10003:10101 770", "10003:10101 750"]
+    services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi", "release")
+    volumes = {
+        service: {mount.get("Name", "").rpartition("_")[2] for mount in stack.container(service)["Mounts"]}
+        for service in services
+    }
+    assert [service for service in services if "nginx-pool" in volumes[service]] == ["nginx-socket", "nginx"]
+
+
+@pytest.mark.parametrize("service", ["uwsgi", "uwsgi-socket", "nginx"])
 def test_project_has_no_way_out(stack: Stack, service: str) -> None:
     routes = stack.exec(service, "cat", "/proc/net/route").splitlines()[1:]
     assert all(line.split()[1] != "00000000" for line in routes), routes

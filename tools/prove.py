@@ -247,6 +247,7 @@ def prove(folder: Path, transport: str, releases: int, least: int) -> list[Row |
             measured(site, "restart of uwsgi", 0, lambda: typed(site, "restart")),
             *(measured(site, f"broken release refused: {one.name}", 0, partial(refused, site, one)) for one in BREAKS),
             *faults(site),
+            gap(site, "nginx-socket"),
             gap(site, "uwsgi-socket"),
             gap(site, "nginx"),
         ]

@@ -1,4 +1,4 @@
-"""Opens many keep-alive connections to 127.0.0.1:8080 and uses each twice; runs inside nginx's network.
+"""Opens many keep-alive connections to 127.0.0.1:8080 and uses each twice; runs inside nginx-socket's network.
 
 Usage: idle_connections.py COUNT. Prints one JSON line once all are open and idle, waits for a line on its
 input, uses every one again, and prints a second. Standard library only: it runs in the project's image.

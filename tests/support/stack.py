@@ -68,15 +68,19 @@ def run(
 
 
 def process_tree(container: str, *columns: str) -> list[list[str]]:
-    """Return process id and these columns of `ps` for a container's PID 1, which comes first, and its children.
+    """Return process id and these columns of `ps` for a container's PID 1, which comes first, and its descendants.
 
     `docker top` also lists what `docker exec` has started, such as a health check that is under way. The
     parent of that is not in the container.
     """
     first = run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
     listed = run("docker", "top", container, "-o", ",".join(["pid", "ppid", *columns])).stdout
-    rows = [line.split() for line in listed.splitlines()[1:]]
-    ours = [[process, *rest] for process, parent, *rest in rows if first in (process, parent)]
+    rows = {process: (parent, rest) for process, parent, *rest in map(str.split, listed.splitlines()[1:])}
+
+    def descends(process: str) -> bool:
+        return process == first or (process in rows and descends(rows[process][0]))
+
+    ours = [[process, *rest] for process, (_, rest) in rows.items() if descends(process)]
     return sorted(ours, key=lambda row: (row[0] != first, int(row[0])))
 
 

@@ -200,7 +200,7 @@ class Run:
         """Measure the way through the published port, and the host's network in its place."""
         self.say("through the published port, and on the host's network")
         HOST.up()
-        address = UNIX.compose("port", "nginx", "8080").strip()
+        address = UNIX.compose("port", "nginx-socket", "8080").strip()
         outside = Variant("", "", [], containers={"load": HOST.containers["load"]}, cpu=HOST.cpu)
         for number in range(5):
             for name, stack, url in (
@@ -235,7 +235,7 @@ class Run:
 
 def answered(stack: Variant) -> str:
     """Return the version that a stack serves through its published port."""
-    address = stack.compose("port", "nginx", "8080").strip()
+    address = stack.compose("port", "nginx-socket", "8080").strip()
     return requests.get(f"http://{address}/version", timeout=10).text
 
 

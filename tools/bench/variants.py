@@ -68,7 +68,11 @@ class Variant:
         self.compose("up", "--detach", "--wait", "--wait-timeout", "60", "--no-build", *arguments, workers=workers)
         told = self.compose("ps", "--format", "{{.Service}} {{.ID}}").split()
         self.containers = dict(zip(told[::2], told[1::2], strict=True))
-        serving = [self.containers[name] for name in ("nginx", "uwsgi-socket", "uwsgi") if name in self.containers]
+        serving = [
+            self.containers[name]
+            for name in ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")
+            if name in self.containers
+        ]
         self.cpu = Cpu(serving)
 
     def last_words(self) -> str:
