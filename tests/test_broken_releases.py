@@ -25,7 +25,7 @@ def test_a_broken_release_never_takes_a_request(site: Site, broken: Break) -> No
     finally:
         site.restore()
     assert broken.said in answer
-    assert load.lost(100) == []
+    assert load.lost() == []
     assert site.containers() == before
     assert site.releases() == releases
     # What is called latest is still what serves: a later `make up` brings no surprise.

@@ -25,7 +25,7 @@ def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
         site.made("rollback")
         assert time.monotonic() - began < 10
         assert site.version() == "release 0"
-    assert load.lost(1_000) == []
+    assert load.lost() == []
     assert len(site.uwsgi()) == 1
     assert site.get("/echo").json()["meta"]["TRANSPORT"] == site.transport
     now = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-uwsgi-socket-1").stdout
@@ -84,7 +84,7 @@ def test_scaling_up_and_down_loses_no_request_and_deploy_keeps_the_number(site: 
         site.made("deploy")
         assert len(site.uwsgi()) == 3
         site.made("scale", "N=1")
-    assert load.lost(300) == []
+    assert load.lost() == []
     assert len(site.uwsgi()) == 1
 
 
@@ -102,7 +102,7 @@ def test_reload_and_restart_lose_no_request(site: Site) -> None:
     with site.load() as load:
         site.made("reload")
         site.made("restart")
-    assert load.lost(100) == []
+    assert load.lost() == []
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def killed_and_ended(site: Site, step: Step) -> None:
         deploy.wait(10)
         assert site.uwsgi() != []
         site.made("deploy")
-    assert load.lost(100) == []
+    assert load.lost() == []
     assert site.version() == f"killed in {step.name}"
     assert len(site.uwsgi()) == 1
     assert len(site.containers("uwsgi")) == 1

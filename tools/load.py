@@ -27,7 +27,7 @@ class Failure:
 
 @dataclass
 class Load:
-    """A load under way from `with` to its end: half of the requests POST, and some slow.
+    """A load under way from `with` to its end, and until `least` requests were sent: half of them POST, some slow.
 
     `requests` counts those that were sent, `failures` holds each that went wrong.
     """
@@ -38,6 +38,8 @@ class Load:
     slow_clients: int = 2
     # Between two requests of a client, so that on two cores the deploy has its share, too.
     pause_seconds: float = 0.01
+    # Enough to prove something; a busy machine takes longer for them.
+    least: int = 300
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -50,13 +52,16 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let every client finish the request it is at."""
+        """Go on until enough was sent, then let every client finish the request it is at."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.requests < self.least and time.monotonic() < deadline:
+            time.sleep(0.1)
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS + 5)
 
-    def lost(self, least: int) -> list[str]:
+    def lost(self) -> list[str]:
         """Return what went wrong, of a load that has ended. Fails if there was too little of it to prove anything."""
-        assert self.requests >= least, f"only {self.requests} of {least} requests"
+        assert self.requests >= self.least, f"only {self.requests} of {self.least} requests"
         return [f"{failure.second:.1f} s: {failure.request}: {failure.reason}" for failure in self.failures]
 
     async def _all(self) -> None:
