@@ -1,9 +1,9 @@
 /*
- * PID 1 of the nginx container. nginx-socket holds the published port; this program gets the listening socket from
- * it, runs nginx on it, drains nginx before it stops, and follows when nginx-socket has bound a new socket.
+ * PID 1 of the nginx container. nginx-socket binds the published port. This program gets the listening socket from
+ * it, runs nginx on it, drains nginx before it stops, and starts nginx again when nginx-socket has a new socket.
  *
- *   SIGQUIT, SIGTERM   drain (every answer says `Connection: close`), then let nginx finish what it has; exit 0
- *   SIGINT             end at once
+ *   SIGQUIT, SIGTERM   drain (every answer carries `Connection: close`), let nginx finish what it has accepted, exit 0
+ *   SIGINT             stop at once
  *   SIGHUP, SIGUSR1    passed on to nginx: read the configuration again, open the logs again
  */
 #include <errno.h>
@@ -24,20 +24,21 @@
 
 #define POOL "/run/pool/nginx.sock"
 #define LISTEN_FILE "/run/nginx/listen.conf" /* included by site.conf */
-#define DRAIN_FILE "/run/nginx/draining"     /* looked for by server/drain.conf */
-#define MOST 8
-/* nginx looks for DRAIN_FILE once a second; a second more is for clients to make one more request. */
+#define DRAIN_FILE "/run/nginx/draining"     /* server/drain.conf checks whether it exists */
+#define MAX_SOCKETS 8
+/* nginx checks for DRAIN_FILE once a second; the other second is for clients to send one more request. */
 static const double drain_seconds = 2;
 static const struct timespec tick = {.tv_nsec = 250000000};
 
-/* The sockets in use, by inode: while the pool hands out others, nginx-socket has been replaced. */
+/* Sockets from the pool. If their inodes differ from those in use, nginx-socket was replaced. */
 struct sockets {
     int count;
-    int fd[MOST];
-    ino_t inode[MOST];
+    int fd[MAX_SOCKETS];
+    ino_t inode[MAX_SOCKETS];
 };
 
-enum answer { HANDED, GONE, SILENT };
+/* The pool sent its sockets, does not exist (nginx-socket is down), or did not answer properly within a second. */
+enum answer { RECEIVED, GONE, SILENT };
 
 __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
 {
@@ -58,27 +59,27 @@ __attribute__((noreturn)) static void fail(const char *what)
 static int connect_to_pool(void)
 {
     const struct sockaddr_un pool = {.sun_family = AF_UNIX, .sun_path = POOL};
-    const struct timeval patience = {.tv_sec = 1};
-    int asking = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (asking == -1)
+    const struct timeval timeout = {.tv_sec = 1};
+    int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connection == -1)
         fail("socket");
-    setsockopt(asking, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    setsockopt(asking, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(asking, (const struct sockaddr *)&pool, sizeof pool) == 0)
-        return asking;
+    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    if (connect(connection, (const struct sockaddr *)&pool, sizeof pool) == 0)
+        return connection;
     int reason = errno;
-    close(asking);
+    close(connection);
     errno = reason;
     return -1;
 }
 
-/* Ask the pool for its sockets. What it sends: uWSGI's core/socket.c, uwsgi_manage_zerg. */
-static enum answer ask(struct sockets *got)
+/* Get the sockets from the pool. For the format, see uwsgi_manage_zerg in uWSGI's core/socket.c. */
+static enum answer get_sockets(struct sockets *got)
 {
     char greeting[sizeof "uwsgi-zerg" - 1 + sizeof(int)];
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(sizeof(int) * MOST)];
+        char room[CMSG_SPACE(sizeof(int) * MAX_SOCKETS)];
     } control;
     struct iovec text = {.iov_base = greeting, .iov_len = sizeof greeting};
     struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1};
@@ -86,43 +87,43 @@ static enum answer ask(struct sockets *got)
     message.msg_controllen = sizeof control;
     *got = (struct sockets){0};
 
-    int asking = connect_to_pool();
-    if (asking == -1)
+    int connection = connect_to_pool();
+    if (connection == -1)
         return errno == ENOENT || errno == ECONNREFUSED ? GONE : SILENT;
-    ssize_t length = recvmsg(asking, &message, MSG_CMSG_CLOEXEC);
+    ssize_t length = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
     int reason = length > 0 ? EPROTO : length == 0 ? ECONNRESET : errno;
-    close(asking);
+    close(connection);
     errno = reason;
-    const struct cmsghdr *handed = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (!handed || handed->cmsg_type != SCM_RIGHTS)
+    const struct cmsghdr *control_header = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!control_header || control_header->cmsg_type != SCM_RIGHTS)
         return SILENT;
     if (message.msg_flags & MSG_CTRUNC) {
-        say("nginx-socket has more than %d sockets (sockets/nginx-socket.ini)", MOST);
+        say("nginx-socket has more than %d sockets (sockets/nginx-socket.ini)", MAX_SOCKETS);
         exit(1);
     }
-    got->count = (int)((handed->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(got->fd, CMSG_DATA(handed), sizeof(int) * (size_t)got->count);
+    got->count = (int)((control_header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(got->fd, CMSG_DATA(control_header), sizeof(int) * (size_t)got->count);
     for (int number = 0; number < got->count; number++) {
-        struct stat told;
-        if (fstat(got->fd[number], &told) == -1)
+        struct stat details;
+        if (fstat(got->fd[number], &details) == -1)
             fail("fstat of a socket from " POOL);
-        got->inode[number] = told.st_ino;
+        got->inode[number] = details.st_ino;
     }
-    return HANDED;
+    return RECEIVED;
 }
 
-static void let_go(const struct sockets *sockets)
+static void close_all(const struct sockets *sockets)
 {
     for (int number = 0; number < sockets->count; number++)
         close(sockets->fd[number]);
 }
 
-static bool same(const struct sockets *one, const struct sockets *other)
+static bool same(const struct sockets *first, const struct sockets *second)
 {
-    return one->count == other->count && memcmp(one->inode, other->inode, sizeof one->inode) == 0;
+    return first->count == second->count && memcmp(first->inode, second->inode, sizeof first->inode) == 0;
 }
 
-/* nginx uses an inherited socket where a `listen` has its address, and would bind a socket of its own otherwise. */
+/* nginx uses an inherited socket if a `listen` has the same address; otherwise it would bind a new one. */
 static void write_listen(const struct sockets *sockets)
 {
     FILE *file = fopen(LISTEN_FILE, "w");
@@ -134,11 +135,11 @@ static void write_listen(const struct sockets *sockets)
         char host[NI_MAXHOST], port[NI_MAXSERV];
         if (getsockname(sockets->fd[number], (struct sockaddr *)&address, &length) == -1)
             fail("getsockname of a socket from " POOL);
-        int wrong = getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
+        int error = getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
                                 NI_NUMERICHOST | NI_NUMERICSERV);
-        if (wrong) {
-            say("nginx-socket handed over something that is not a TCP socket: %s. See UWSGI_SOCKET in compose.yaml",
-                gai_strerror(wrong));
+        if (error) {
+            say("the socket from nginx-socket is not a TCP socket: %s. See UWSGI_SOCKET in compose.yaml",
+                gai_strerror(error));
             exit(1);
         }
         char shown[NI_MAXHOST + NI_MAXSERV];
@@ -150,7 +151,7 @@ static void write_listen(const struct sockets *sockets)
         fail("write " LISTEN_FILE);
 }
 
-/* Start nginx on these sockets, the way it hands them on itself when its binary is changed: NGINX="3;4;". */
+/* Start nginx on these sockets. The variable NGINX="3;4;" is how nginx passes them on when its binary is replaced. */
 static pid_t start(const struct sockets *sockets)
 {
     write_listen(sockets);
@@ -159,7 +160,7 @@ static pid_t start(const struct sockets *sockets)
         fail("fork");
     if (nginx > 0)
         return nginx;
-    char inherited[MOST * 12] = "";
+    char inherited[MAX_SOCKETS * 12] = "";
     for (int number = 0; number < sockets->count; number++) {
         int status = fcntl(sockets->fd[number], F_GETFL);
         fcntl(sockets->fd[number], F_SETFL, status | O_NONBLOCK);
@@ -181,42 +182,42 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Have nginx finish what it has accepted and accept no more. */
-static void quit(pid_t nginx)
+/* nginx finishes what it has accepted and accepts no more. */
+static void stop_gracefully(pid_t nginx)
 {
     if (nginx)
         kill(nginx, SIGQUIT);
 }
 
-/* Look whether the sockets in use are still what nginx-socket hands out, and act if not. */
-static void look(struct sockets *used, pid_t *nginx)
+/* Compare the sockets in use with those of nginx-socket. If they differ, start nginx on the new ones. */
+static void follow_pool(struct sockets *used, pid_t *nginx)
 {
-    static bool told;
+    static bool logged;
     struct sockets now;
-    enum answer answer = ask(&now);
-    if (answer != HANDED && !told && (answer == GONE || !*nginx)) {
-        say("waiting for nginx-socket: %s: %s. If it stays so: docker compose logs nginx-socket", POOL,
+    enum answer answer = get_sockets(&now);
+    if (answer != RECEIVED && !logged && (answer == GONE || !*nginx)) {
+        say("waiting for nginx-socket: %s: %s. If this does not end, see: docker compose logs nginx-socket", POOL,
             strerror(errno));
-        told = true;
+        logged = true;
     }
-    /* Slow is not dead: nginx keeps what it has. */
-    if (answer == SILENT || (answer == HANDED && same(&now, used))) {
-        let_go(&now);
+    /* No answer may only mean a slow nginx-socket: nginx keeps its sockets. */
+    if (answer == SILENT || (answer == RECEIVED && same(&now, used))) {
+        close_all(&now);
         return;
     }
-    /* On the host's network no one can bind the port again while nginx has the old socket open. */
-    quit(*nginx);
+    /* On the host's network, nginx-socket cannot bind the port again while nginx has the old socket open. */
+    stop_gracefully(*nginx);
     *nginx = 0;
     *used = now;
-    if (answer == HANDED) {
+    if (answer == RECEIVED) {
         *nginx = start(&now);
-        told = false;
-        /* nginx has inherited its own; one left open here would keep the port bound. */
-        let_go(&now);
+        logged = false;
+        /* nginx has inherited them; if they stayed open here, the port would stay bound. */
+        close_all(&now);
     }
 }
 
-/* Note what has ended. Returns false once there is no child left. */
+/* Collect the processes that have ended. Returns false if none is left. */
 static bool reap(pid_t *nginx, bool stopping)
 {
     int status;
@@ -227,7 +228,7 @@ static bool reap(pid_t *nginx, bool stopping)
         *nginx = 0;
         if (!stopping) {
             bool killed = WIFSIGNALED(status);
-            say("nginx has ended by itself (%s %d); the reason is above. Docker starts this container again",
+            say("nginx has ended unexpectedly (%s %d); the reason is above. Docker starts this container again",
                 killed ? "signal" : "status", killed ? WTERMSIG(status) : WEXITSTATUS(status));
             exit(1);
         }
@@ -237,43 +238,43 @@ static bool reap(pid_t *nginx, bool stopping)
 
 int main(void)
 {
-    const int wanted[] = {SIGCHLD, SIGQUIT, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    const int handled[] = {SIGCHLD, SIGQUIT, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     sigset_t signals;
     sigemptyset(&signals);
-    for (size_t number = 0; number < sizeof wanted / sizeof *wanted; number++)
-        sigaddset(&signals, wanted[number]);
+    for (size_t number = 0; number < sizeof handled / sizeof *handled; number++)
+        sigaddset(&signals, handled[number]);
     sigprocmask(SIG_BLOCK, &signals, NULL);
 
     struct sockets used = {0};
     pid_t nginx = 0;
     bool stopping = false;
-    double drained = 0; /* when the drain is over; 0: there is none */
+    double drain_end = 0; /* 0: no drain */
     for (;;) {
         if (!stopping)
-            look(&used, &nginx);
+            follow_pool(&used, &nginx);
         int signal = sigtimedwait(&signals, NULL, &tick);
         if ((signal == SIGQUIT || signal == SIGTERM) && !stopping) {
             stopping = true;
             if (nginx) {
                 int file = open(DRAIN_FILE, O_CREAT | O_CLOEXEC, 0600);
                 if (file == -1)
-                    say("cannot drain, idle connections will be cut: " DRAIN_FILE ": %s", strerror(errno));
-                drained = seconds() + drain_seconds;
+                    say("cannot drain, so idle connections will be cut: " DRAIN_FILE ": %s", strerror(errno));
+                drain_end = seconds() + drain_seconds;
             }
         } else if (signal == SIGINT) {
             stopping = true;
-            drained = 0;
+            drain_end = 0;
             if (nginx)
                 kill(nginx, SIGTERM);
         } else if ((signal == SIGHUP || signal == SIGUSR1) && nginx) {
             kill(nginx, signal);
         }
-        if (drained > 0 && seconds() >= drained) {
-            drained = 0;
-            quit(nginx);
+        if (drain_end > 0 && seconds() >= drain_end) {
+            drain_end = 0;
+            stop_gracefully(nginx);
         }
-        bool any = reap(&nginx, stopping);
-        if (stopping && !any)
+        bool children_left = reap(&nginx, stopping);
+        if (stopping && !children_left)
             return 0;
     }
 }

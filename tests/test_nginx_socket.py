@@ -175,7 +175,7 @@ def test_a_killed_master_takes_no_waiting_connection_with_it(disposable_stack: S
     began = time.monotonic()
     wait_until(stack.serves, "served again", BACK_SECONDS)
     print(f"nginx's master killed: served again after {time.monotonic() - began:.1f} s")
-    assert "nginx has ended by itself (signal 9)" in stack.log("nginx")
+    assert "nginx has ended unexpectedly (signal 9)" in stack.log("nginx")
 
 
 @pytest.mark.slow_on_tcp
