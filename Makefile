@@ -61,7 +61,7 @@ scale: ## Run several uwsgi containers; N=3
 	$(if $(N),,$(error How many? Type: make scale N=2))
 	ops/run scale $(N)
 
-restart: ## Restart uwsgi while requests wait; S=nginx (one second of downtime)
+restart: ## Restart uwsgi, or nginx with S=nginx, while requests wait
 	$(COMPOSE) restart $(or $(S),uwsgi)
 
 reload: ## Replace the workers of every uwsgi container, losing no request

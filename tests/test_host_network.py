@@ -51,7 +51,7 @@ def test_only_what_holds_the_socket_is_on_the_hosts_network(site: Checkout) -> N
 
 
 def test_the_port_is_served_again_after_its_holder_was_killed(site: Checkout) -> None:
-    """As long as nginx has the old socket open, no one can bind the port again: it has to let go."""
+    """nginx-socket cannot bind the port again until nginx has closed the old socket."""
     holder = site.containers("nginx-socket")[0]
     before = run("docker", "inspect", "--format", "{{.State.StartedAt}} {{.State.Pid}}", holder).stdout.split()
     assert run("kill", "-KILL", before[1]).returncode == 0

@@ -1,6 +1,7 @@
-"""The published port outlives nginx: nginx is restarted, replaced or killed, and clients do not notice.
+"""The published port stays open while nginx is restarted or replaced, and no request is lost.
 
-The clients are those of tools/load.py: keep-alive, half POST, some slow, and nothing is repeated.
+The clients are those of tools/load.py: they keep connections open, half of the requests POST, some are slow, and none
+is repeated.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import pytest
 from tests.support.stack import Stack, run, wait_until
 from tools.load import Load
 
-# The restart policy, and a start
+# For Docker to start a killed container again
 BACK_SECONDS = 10
 NO_DRAIN = "no-drain"
 
 
 def load(stack: Stack) -> Load:
-    """Return a load on the published port that leaves one of the two workers to the quick requests."""
+    """Return a load on the published port that leaves one of the two workers for quick requests."""
     return Load(*stack.address(), clients=8, slow_clients=1)
 
 
 def restarts(stack: Stack, count: int) -> Load:
-    """Type `docker compose restart nginx` under load; return the load, which has ended."""
+    """Restart nginx under load with `docker compose restart nginx`; return the load, which has ended."""
     with load(stack) as sent:
         for _ in range(count):
             stack("restart", "nginx")
@@ -36,7 +37,7 @@ def restarts(stack: Stack, count: int) -> Load:
 
 @pytest.fixture
 def changed_rate() -> Iterator[Callable[[int], None]]:
-    """Changes a limit of nginx, which Compose answers with a new container."""
+    """Changes a limit of nginx, so that Compose creates a new container."""
     name = "NGINX_REQUEST_RATE"
 
     def change(number: int) -> None:
@@ -73,8 +74,8 @@ def test_a_changed_limit_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_new_nginx_beside_the_old_loses_nothing(disposable_stack: Stack, count: int) -> None:
-    """Both accept from the one socket for a while; nothing waits for the new one, however long a request takes."""
+def test_a_new_nginx_next_to_the_old_one_loses_nothing(disposable_stack: Stack, count: int) -> None:
+    """For a while both accept from the same socket, so a long request delays no other."""
     stack = disposable_stack
     with load(stack) as sent:
         for _ in range(count):
@@ -89,20 +90,20 @@ def test_a_new_nginx_beside_the_old_loses_nothing(disposable_stack: Stack, count
 @pytest.mark.slow
 @pytest.mark.one_transport
 def test_without_the_drain_the_same_restarts_lose_some(changed_stack: Callable[[str], Stack]) -> None:
-    """The control: or the tests above would hold because nothing is measured."""
+    """The control: shows that the tests above would notice a lost request."""
     assert restarts(changed_stack(NO_DRAIN), 6).lost() != []
 
 
 @pytest.mark.slow_on_tcp
-def test_an_answer_before_nginx_leaves_says_so_and_one_after_it_is_as_ever(disposable_stack: Stack) -> None:
+def test_the_drain_closes_connections_and_changes_no_request(disposable_stack: Stack) -> None:
     stack = disposable_stack
     assert stack.get("/echo").headers["Connection"] == "keep-alive"
     stack.exec("nginx", "touch", "/run/nginx/draining")
-    wait_until(lambda: stack.get("/echo").headers["Connection"] == "close", "the drain is seen", 5)
-    # Through the drain as without it: body, query, escapes, and the routes other than Django's.
+    wait_until(lambda: stack.get("/echo").headers["Connection"] == "close", "answers close the connection", 5)
+    # Django must get the same body, query and escapes as without a drain.
     drained = stack.post("/echo/a%3Fb%2Fc?d=%20e", b"body")
     stack.exec("nginx", "rm", "/run/nginx/draining")
-    wait_until(lambda: stack.get("/echo").headers["Connection"] == "keep-alive", "the drain is over", 5)
+    wait_until(lambda: stack.get("/echo").headers["Connection"] == "keep-alive", "answers keep the connection open", 5)
     plain = stack.post("/echo/a%3Fb%2Fc?d=%20e", b"body")
     assert drained.status_code == plain.status_code == 200
     names = ("method", "path", "query", "sha256", "length")
@@ -118,18 +119,18 @@ def test_the_drain_changes_no_route(disposable_stack: Stack, path: str) -> None:
     plain = stack.get(path)
     stack.exec("nginx", "touch", "/run/nginx/draining")
     try:
-        wait_until(lambda: stack.get("/echo").headers["Connection"] == "close", "the drain is seen", 5)
+        wait_until(lambda: stack.get("/echo").headers["Connection"] == "close", "answers close the connection", 5)
         drained = stack.get(path)
     finally:
         stack.exec("nginx", "rm", "/run/nginx/draining")
     assert drained.status_code == plain.status_code
-    # No browser asks for an error page by its name.
+    # drain.conf leaves out /errors/, which no browser requests.
     assert drained.headers["Connection"] == "close" or path.startswith("/errors/")
-    wait_until(lambda: stack.get("/echo").headers["Connection"] == "keep-alive", "the drain is over", 5)
+    wait_until(lambda: stack.get("/echo").headers["Connection"] == "keep-alive", "answers keep the connection open", 5)
 
 
 @pytest.mark.slow_on_tcp
-def test_what_comes_while_nginx_is_away_waits(disposable_stack: Stack) -> None:
+def test_connections_wait_while_nginx_is_stopped(disposable_stack: Stack) -> None:
     stack = disposable_stack
     stack("stop", "nginx")
     with socket.create_connection(stack.address(), timeout=30) as waiting:
@@ -139,18 +140,18 @@ def test_what_comes_while_nginx_is_away_waits(disposable_stack: Stack) -> None:
 
 
 @pytest.mark.slow_on_tcp
-def test_nginx_waits_for_nginx_socket_and_says_so(disposable_stack: Stack) -> None:
+def test_nginx_waits_for_nginx_socket_and_logs_it(disposable_stack: Stack) -> None:
     stack = disposable_stack
     stack("rm", "--stop", "--force", "nginx-socket", "nginx")
     stack("up", "--detach", "--no-build", "nginx")
-    wait_until(lambda: "waiting for nginx-socket" in stack.log("nginx"), "it says so", 10)
+    wait_until(lambda: "waiting for nginx-socket" in stack.log("nginx"), "nginx logs that it waits", 10)
     stack("up", "--detach", "--no-build", "nginx-socket")
     wait_until(stack.serves, "served", 10)
     assert stack.container("nginx")["RestartCount"] == 0
 
 
 @pytest.mark.slow_on_tcp
-def test_nginx_follows_to_a_new_nginx_socket(disposable_stack: Stack) -> None:
+def test_nginx_uses_the_socket_of_a_restarted_nginx_socket(disposable_stack: Stack) -> None:
     stack = disposable_stack
     nginx = stack.container("nginx")["State"]["StartedAt"]
     for _ in range(3):
@@ -162,13 +163,13 @@ def test_nginx_follows_to_a_new_nginx_socket(disposable_stack: Stack) -> None:
         wait_until(stack.serves, "served again", BACK_SECONDS)
         now = time.monotonic()
         print(f"nginx-socket killed: back after {restarted - began:.1f} s, served {now - restarted:.1f} s later")
-        # It looks four times a second; the rest is for a busy machine.
+        # run-nginx asks four times per second; the rest is for a busy machine.
         assert now - restarted < 5
     assert stack.container("nginx")["State"]["StartedAt"] == nginx
 
 
 @pytest.mark.slow_on_tcp
-def test_a_killed_master_takes_no_waiting_connection_with_it(disposable_stack: Stack) -> None:
+def test_nginx_serves_again_after_its_master_was_killed(disposable_stack: Stack) -> None:
     stack = disposable_stack
     _, master, *_ = stack.processes("nginx")
     run("kill", "-KILL", master)
@@ -183,7 +184,7 @@ def test_a_reload_keeps_the_socket(disposable_stack: Stack) -> None:
     stack = disposable_stack
     first, *before = stack.processes("nginx")
     run("kill", "-HUP", first)
-    wait_until(lambda: not set(stack.processes("nginx")[2:]) & set(before), "workers are new", 10)
+    wait_until(lambda: not set(stack.processes("nginx")[2:]) & set(before), "all workers are new", 10)
     assert stack.serves()
 
 

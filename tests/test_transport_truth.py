@@ -43,7 +43,7 @@ def test_uwsgi_itself_listens_on_no_port(stack: Stack) -> None:
 
 
 def test_nginx_takes_the_port_that_nginx_socket_has_bound(stack: Stack) -> None:
-    """Its own network has but the port of its health check; a second 8080 there would mean that it bound one itself."""
+    """In its own network it listens only for its health check; 8080 there would mean that it bound a socket itself."""
     assert listening_ports(stack, "nginx-socket") == {8080}
     assert listening_ports(stack, "nginx") == {8081}
 
@@ -72,7 +72,7 @@ def test_only_nginx_and_uwsgi_socket_share_the_wire(stack: Stack) -> None:
 
 
 def test_only_nginx_can_take_the_published_port(stack: Stack) -> None:
-    """The pool's socket is nginx's group's, and no other container mounts it."""
+    """The pool's socket belongs to nginx's group, and no other container mounts it."""
     told = stack.exec("nginx", "stat", "--format", "%u:%g %a", "/run/pool/nginx.sock", "/run/pool")
     assert told.splitlines() == ["10003:10101 770", "10003:10101 750"]
     services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi", "release")

@@ -38,7 +38,7 @@ class Load:
     slow_clients: int = 2
     # Between two requests of a client, so that on two cores the deploy has its share, too.
     pause_seconds: float = 0.01
-    # Enough to prove something; a busy machine takes longer for them.
+    # Enough for the result to mean something; a slow machine takes longer to send them.
     least: int = 300
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)

@@ -160,7 +160,7 @@ def update() -> None:
     relock()
     base_image.refresh(base_image.name())
     stack.build(stack.current_files(), "--no-cache")
-    print("\nBuilt, not yet running. Prove it: make test; then, with a gap of a second for nginx: make up")
+    print("\nBuilt, not yet running. Test it: make test. Then make up interrupts the site for about two seconds")
 
 
 if __name__ == "__main__":
