@@ -210,6 +210,7 @@ def test_files_that_containers_may_not_read(config: dict[str, Any], tmp_path: Pa
     assert f"Run: chmod o+r {file}" in refusal(config)
 
 
+@pytest.mark.slow
 def test_broken_code_leaves_what_runs_alone(checkout: Checkout) -> None:
     checkout.made("up")
     before = checkout.containers()

@@ -56,6 +56,7 @@ def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, ob
     assert said in "\n".join(found)
 
 
+@pytest.mark.slow_on_tcp
 def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
     examined.exec("uwsgi-socket", "chmod", "0755", "/run/pool/uwsgi.sock")
     try:

@@ -47,6 +47,7 @@ def test_settings_and_secret_were_made(checkout: Checkout) -> None:
     assert run("git", "check-ignore", "secrets/django_secret_key", ".env").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["up-unix", "up"])
 def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str) -> None:
     checkout.made(verb)
@@ -66,7 +67,9 @@ def test_data_survives_a_change_of_transport(checkout: Checkout) -> None:
     checkout.made("up")
     made = "createsuperuser --noinput --username ada --email ada@example.com"
     checkout.made("manage", f"CMD={made}")
+    assert checkout.get("/api/request").json()["transport"] == "tcp"
     checkout.made("up-unix")
+    assert checkout.get("/api/request").json()["transport"] == "unix-socket"
     refused = checkout.make("manage", f"CMD={made}")
     assert "already taken" in refused.stdout + refused.stderr
 

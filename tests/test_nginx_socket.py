@@ -57,7 +57,7 @@ def test_restarts_of_nginx_lose_nothing(disposable_stack: Stack, count: int) -> 
     assert sent.lost() == []
 
 
-@pytest.mark.slow_on_tcp
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_changed_limit_loses_nothing(
     disposable_stack: Stack, changed_rate: Callable[[int], None], count: int
@@ -168,7 +168,7 @@ def test_nginx_uses_the_socket_of_a_restarted_nginx_socket(disposable_stack: Sta
     assert stack.container("nginx")["State"]["StartedAt"] == nginx
 
 
-@pytest.mark.slow_on_tcp
+@pytest.mark.slow
 def test_nginx_serves_again_after_its_master_was_killed(disposable_stack: Stack) -> None:
     stack = disposable_stack
     _, master, *_ = stack.processes("nginx")
