@@ -156,12 +156,13 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
         before, files=state.relative(wanted.files), transport=stack.transport_of(wanted.files), folder=State.folder
     )
     if project:
-        started = take_over(wanted, before.replicas, running, everything=everything)
+        started, old = take_over(wanted, before.replicas, running, everything=everything)
         release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
         digests = {**now.digests, **{service: wanted.digests[service] for service in started}}
         now = replace(now, release=release, digests=digests)
         # From here on the next verb goes on with what is new, should this one be killed.
         state.write(now)
+        retire(old)
     if everything:
         bring_others(wanted, now)
         now = replace(now, digests=wanted.digests)
@@ -172,8 +173,10 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
     return now
 
 
-def take_over(wanted: Wanted, replicas: int, running: Sequence[Container], *, everything: bool) -> list[str]:
-    """Migrate, try the new release if one serves, let it take over, and return the services that were started."""
+def take_over(
+    wanted: Wanted, replicas: int, running: Sequence[Container], *, everything: bool
+) -> tuple[list[str], list[Container]]:
+    """Migrate, try the new release if one serves, and start it; return what was started and what is to be retired."""
     blocked = [service for service in wanted.config["services"] if takes_port(wanted.config, service, running)]
     needed = [service for service in wanted.others() if service not in (*LAST, *blocked)]
     missing = [service for service in needed if not runs(service, running)]
@@ -185,9 +188,8 @@ def take_over(wanted: Wanted, replicas: int, running: Sequence[Container], *, ev
             proof.trial(wanted.files, releases.NEXT)
     if everything and (blocked or pool_is_moved(wanted.config, running)):
         in_place(wanted, replicas)
-        return wanted.services()
-    switch(wanted.files, wanted.images["uwsgi"], replicas)
-    return [*missing, "uwsgi"]
+        return wanted.services(), []
+    return [*missing, "uwsgi"], switch(wanted.files, wanted.images["uwsgi"], replicas)
 
 
 def run_release(files: Sequence[str]) -> None:
@@ -306,8 +308,9 @@ def rollback() -> None:
         start_again(files, [service for service in others if not runs(service, running)])
         with timed("static files"):
             stack.run_once(files, "release", "release.py", "--publish-only", release=previous)
-        switch(files, f"{releases.repository()}:{previous}", before.replicas)
+        old = switch(files, f"{releases.repository()}:{previous}", before.replicas)
         state.write(replace(before, files=tuple(files), release=previous))
+        retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
 
@@ -331,11 +334,14 @@ def scale(wanted: str) -> None:
                 f"N is {wanted!r}, not a number from 1 to {most}: each container may take {limit >> 20} MB "
                 f"(mem_limit), and this machine has {total >> 20} MB. Type: make scale N=2"
             )
-        serving = stack.workers()
-        with timed(f"{len(serving)} to {wanted}"):
+        image, workers = releases.running(), stack.workers()
+        # A verb that was killed may have left others, which are not proven.
+        serving = [container for container in workers if container.image == image]
+        with timed(f"{len(workers)} to {wanted}"):
             if int(wanted) > len(serving):
                 add(files, int(wanted) - len(serving))
-            retire(serving[int(wanted) :])
+            leaving = [container for container in workers if container not in serving[: int(wanted)]]
+        retire(leaving)
         state.write(replace(before, files=tuple(files), replicas=int(wanted)))
 
 
@@ -374,8 +380,8 @@ def wait_for_restart(before: Container) -> None:
     )
 
 
-def switch(files: Sequence[str], image: str, replicas: int) -> None:
-    """Start `replicas` containers of an image next to those that serve, and retire these."""
+def switch(files: Sequence[str], image: str, replicas: int) -> list[Container]:
+    """Start `replicas` containers of an image next to those that serve, and return these, which can go now."""
     latest = f"{releases.repository()}:latest"
     before = releases.running() or stack.images([latest]).get(latest)
     releases.name(image, "latest")
@@ -389,10 +395,7 @@ def switch(files: Sequence[str], image: str, replicas: int) -> None:
         if before:
             releases.name(before, "latest")
         raise
-    old = [container for container in stack.containers("uwsgi") if container.id not in new]
-    if old:
-        with timed(f"retirement of {len(old)}"):
-            retire(old)
+    return [container for container in stack.containers("uwsgi") if container.id not in new]
 
 
 def start_more(files: Sequence[str], count: int) -> list[str]:
@@ -416,6 +419,9 @@ def start_more(files: Sequence[str], count: int) -> list[str]:
 
 def retire(old: Sequence[Container]) -> None:
     """Stop containers gracefully, one by one (stop_grace_period bounds each), and remove them."""
-    for container in old:
-        stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
-        stack.docker("rm", container.id)
+    if not old:
+        return
+    with timed(f"retirement of {len(old)}"):
+        for container in old:
+            stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
+            stack.docker("rm", container.id)

@@ -12,8 +12,9 @@ from ops.console import Stop
 CHECK_SECONDS = 120
 # uWSGI's own file, which names no place where requests come from: not the pool
 SERVER = ("uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini")
-# Ends uWSGI where it would begin to serve
-THEN_END = ("--hook-master-start", "exec:kill -INT 1")
+# Ends uWSGI once it has read its options, strictly, and before it loads the project: a project that hangs there, or
+# takes too much memory, is found by the trial.
+THEN_END = ("--hook-pre-app", "exit:0")
 # Printed between the check of the project and the start of uWSGI
 STARTS = "--- uWSGI starts"
 NO_START = "Your project does not start"
@@ -21,9 +22,9 @@ KEEPS = "Nothing was changed; a running version keeps serving."
 
 
 def project(files: Sequence[str], release: str) -> None:
-    """Import the project with its real settings, run Django's checks, say which migrations it brings; start uWSGI.
+    """Import the project with its real settings, run Django's checks, say which migrations it brings.
 
-    In one container, since each costs half a second. uWSGI starts in strict mode and ends where it would serve.
+    Then have uWSGI read its options. In one container, since each costs half a second.
     """
     both = ("sh", "-euc", f'check_project.py --deploy; echo "{STARTS}"; exec "$@"', "sh", *SERVER, *THEN_END)
     try:

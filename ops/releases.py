@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from ops import stack
+from ops import stack, state
 from ops.console import quiet
 from ops.stack import Container
 
@@ -35,8 +35,15 @@ def known() -> dict[str, str]:
 
 
 def running() -> str | None:
-    """Return the image that serves, None if none does; of two, the one of the newer container."""
+    """Return the image that serves, None if none does.
+
+    Of two, as a verb that was killed may leave them, the one of the release that was written down; it is proven.
+    """
     serving = [container for container in stack.containers("uwsgi") if container.running and is_release(container)]
+    last = state.read()
+    proven = known().get(last.release) if last else None
+    if proven in {container.image for container in serving}:
+        return proven
     return max(serving, key=lambda container: container.started).image if serving else None
 
 
