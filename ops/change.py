@@ -64,24 +64,33 @@ def belongs_to_another(path: Path) -> str:
 
 
 def refuse_another_checkout() -> None:
-    """Raise Stop if what carries this project's name was made from another folder, unless that was moved to here.
-
-    Volumes outlive their containers and Compose does not write into them where they come from: one of ours does.
-    """
-    marker = f"{stack.settings().project}_folder"
-    folders = owners()
-    for folder in sorted(folders - {str(ROOT)}):
+    """Raise Stop if what carries this project's name was made from another folder, unless that was moved to here."""
+    name = stack.settings().project
+    # Compose writes down the folder as it was typed, which may be by a link.
+    for folder in sorted(folder for folder in owners() if Path(folder).resolve() != ROOT):
         if Path(folder).is_dir():
             raise Stop(
-                f"The stack {stack.settings().project!r} belongs to {folder}, and this is {ROOT}: the two would share "
-                "containers and database. Nothing was changed. Give this one another name in .env: "
-                f"COMPOSE_PROJECT_NAME={ROOT.name}-2"
+                f"The stack {name!r} belongs to {folder}, and this is {ROOT}: the two would share containers and "
+                "database. Nothing was changed. Give this one another name in .env: "
+                f"COMPOSE_PROJECT_NAME={ROOT.name}-2; or, if this one is to take that stack over, move the other away."
             )
-        print(f"{folder} does not exist any more: its stack {stack.settings().project!r} is taken over by {ROOT}")
-        quiet(["docker", "volume", "rm", marker])
+        print(f"{folder} does not exist any more: its stack {name!r} is taken over by {ROOT}")
+        quiet(["docker", "volume", "rm", marker()])
+
+
+def claim() -> None:
+    """Write down whose stack this is, before its first container is made.
+
+    Volumes outlive containers, and Compose does not write into them where they come from: one of ours does.
+    """
     if str(ROOT) not in owners_of_volumes():
         labels = (f"{stack.PROJECT_LABEL}={stack.settings().project}", f"{stack.FOLDER_LABEL}={ROOT}")
-        stack.docker("volume", "create", *(word for label in labels for word in ("--label", label)), marker)
+        stack.docker("volume", "create", *(word for label in labels for word in ("--label", label)), marker())
+
+
+def marker() -> str:
+    """Return the name of the volume whose label names the folder of this stack; it is empty."""
+    return f"{stack.settings().project}_folder"
 
 
 def owners() -> set[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import preflight, proof, releases, stack, state
-from ops.change import change, remove, timed
+from ops.change import change, claim, remove, timed
 from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
 from ops.stack import Container
@@ -106,7 +106,7 @@ def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[Sta
             state.forget()
         raise
     finally:
-        names = {image_of(config, service) for service in config["services"]}
+        names = {image_of(config, name) for name, settings in config["services"].items() if "build" in settings}
         quiet(["docker", "image", "rm", "--force", *sorted(map(releases.next_of, names))])
 
 
@@ -152,6 +152,7 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
         different.add("uwsgi")
     project = not everything or "uwsgi" in different
     prove(wanted, different & set(wanted.others()) if everything else set(), project=project)
+    claim()
     now = replace(
         before, files=state.relative(wanted.files), transport=stack.transport_of(wanted.files), folder=State.folder
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ops import deploy, preflight, proof, releases, stack, state
-from ops.change import change
+from ops.change import change, claim
 from ops.console import ROOT, Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
 from ops.stack import compose_command
@@ -58,6 +58,7 @@ def develop() -> None:
         files = stack.with_override(state.wanted_files(before.transport if kept else ""), stack.DEVELOPMENT)
         releases.remember()
         config = checked_and_built(files)
+        claim()
         start(files, "--scale", "uwsgi=1")
         now = replace(before, files=state.relative(files), transport=stack.transport_of(files), folder=State.folder)
         state.write(replace(now, digests={}))
@@ -92,6 +93,7 @@ def direct() -> None:
             launch(files, "--no-deps", "direct")
         else:
             config = checked_and_built(files)
+            claim()
             start(files, "direct")
         state.write(replace(before, files=state.relative(files)))
     address = stack.published(config, "direct")

@@ -62,6 +62,7 @@ def test_a_folder_that_was_moved_takes_its_stack_with_it(
 ) -> None:
     made_from(monkeypatch, tmp_path / "gone")
     change.refuse_another_checkout()
+    change.claim()
     assert f"{tmp_path}/gone does not exist any more: its stack 'shop' is taken over" in capsys.readouterr().out
     assert "volume rm shop_folder" in docker
     assert docker[-1].startswith("volume create --label com.docker.compose.project=shop --label ")
@@ -70,6 +71,9 @@ def test_a_folder_that_was_moved_takes_its_stack_with_it(
 
 def test_ones_own_stack_is_not_refused(docker: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_from(monkeypatch, tmp_path / "here")
+    change.refuse_another_checkout()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    made_from(monkeypatch, tmp_path / "link")
     change.refuse_another_checkout()
 
 

@@ -100,7 +100,7 @@ def steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     monkeypatch.setattr(stack, "config", lambda _: {"services": {}})
     monkeypatch.setattr(stack, "build", noted("build"))
     monkeypatch.setattr(deploy, "run_release", noted("release"))
-    for name in ("switch", "retire", "launch", "name_latest", "pool_is_moved", "takes_port", "quiet"):
+    for name in ("switch", "retire", "launch", "name_latest", "pool_is_moved", "takes_port", "claim", "quiet"):
         monkeypatch.setattr(deploy, name, noted(name))
     monkeypatch.setattr(releases, "remember", noted("remember"))
     monkeypatch.setattr(releases, "keep", lambda *_, **__: "r")
