@@ -170,7 +170,7 @@ def overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
 
 def port_problem(address: str, port: int, setting: str, settings: dict[str, Any]) -> str:
     """Return why a service cannot bind this address and port, and what to do; nothing if it can."""
-    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    shown = stack.shown(address, port)
     why = refusal(address, port)
     if why == errno.EADDRINUSE or (why == errno.EACCES and answers(address, port)):
         fix = f"Stop it, or set another in .env: {setting}={port + 1}"
@@ -188,9 +188,8 @@ def port_problem(address: str, port: int, setting: str, settings: dict[str, Any]
 
 def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
     """Return the addresses and ports of this machine that a service binds."""
-    if settings.get("network_mode") == "host" and stack.HOST_LISTEN in settings["environment"]:
-        address, _, port = settings["environment"][stack.HOST_LISTEN].rpartition(":")
-        return [(address, int(port))]
+    if settings.get("network_mode") == "host":
+        return [*stack.host_listen(settings.get("environment", {}))]
     return [(port.get("host_ip", "0.0.0.0"), int(port["published"])) for port in settings.get("ports", [])]
 
 

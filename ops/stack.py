@@ -27,8 +27,8 @@ ONE_OFF_LABEL = "com.docker.compose.oneoff"
 # Ours, on containers that run for one command of a verb
 TRIAL_LABEL = "ops.trial"
 MIGRATION_LABEL = "ops.migration"
-# Where nginx listens with overrides/host-network.yaml
-HOST_LISTEN = "NGINX_LISTEN"
+# Variables that say where the published port is bound with overrides/host-network.yaml
+HOST_LISTEN = ("NGINX_LISTEN", "UWSGI_SOCKET")
 # With them, the containerd image store gives every cached build a new id, and Compose replaces all containers.
 NO_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS=1"
 # Compose reads .env and project.env for us: it fills in this file and prints the result.
@@ -117,9 +117,20 @@ def bound_by(inspected: dict[str, Any]) -> Iterator[tuple[str, int]]:
         yield from ((binding["HostIp"] or "0.0.0.0", int(binding["HostPort"] or 0)) for binding in bindings or [])
     if inspected["HostConfig"]["NetworkMode"] == "host":
         variables = dict(variable.partition("=")[::2] for variable in inspected["Config"]["Env"])
-        if listen := variables.get(HOST_LISTEN):
-            address, _, port = listen.rpartition(":")
-            yield address, int(port)
+        yield from host_listen(variables)
+
+
+def host_listen(variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Return the address and port that a service binds on this machine's own network, if it binds one."""
+    for name in HOST_LISTEN:
+        address, _, port = variables.get(name, "").rpartition(":")
+        if port.isdigit():
+            yield address.strip("[]"), int(port)
+
+
+def shown(address: str, port: int) -> str:
+    """Return an address and a port as they are written in a URL."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def settings() -> Settings:
@@ -286,7 +297,7 @@ def published(config: dict[str, Any], service: str) -> str:
     """Return the host and port at which a service can be reached from this machine."""
     settings = config["services"][service]
     if settings.get("network_mode") == "host":
-        return str(settings["environment"][HOST_LISTEN])
+        return next(shown(*place) for place in host_listen(settings["environment"]))
     port = settings["ports"][0]["target"]
     host, _, number = docker("port", workers(service)[0].id, f"{port}/tcp").splitlines()[0].rpartition(":")
     return f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}"
