@@ -181,16 +181,23 @@ def take_over(
     blocked = [service for service in wanted.config["services"] if takes_port(wanted.config, service, running)]
     needed = [service for service in wanted.others() if service not in (*LAST, *blocked)]
     missing = [service for service in needed if not runs(service, running)]
-    start(wanted, missing)
-    with timed("release (migrations, static files)"):
-        run_release(wanted.files)
-    if runs("uwsgi", running):
-        with timed("trial, not attached to the pool"):
-            proof.trial(wanted.files, releases.NEXT)
-    if everything and (blocked or pool_is_moved(wanted.config, running)):
-        in_place(wanted, replicas)
-        return wanted.services(), []
-    return [*missing, "uwsgi"], switch(wanted.files, wanted.images["uwsgi"], replicas)
+    moved = everything and (bool(blocked) or pool_is_moved(wanted.config, running))
+    known = {container.id for container in stack.containers()}
+    try:
+        start(wanted, missing)
+        with timed("release (migrations, static files)"):
+            run_release(wanted.files)
+        if runs("uwsgi", running):
+            with timed("trial, not attached to the pool"):
+                proof.trial(wanted.files, releases.NEXT)
+        if not moved:
+            return [*missing, "uwsgi"], switch(wanted.files, wanted.images["uwsgi"], replicas)
+    except BaseException:
+        new = [container for container in stack.containers() if container.id not in known]
+        remove([container.id for container in new if container.service in missing])
+        raise
+    in_place(wanted, replicas)
+    return wanted.services(), []
 
 
 def run_release(files: Sequence[str]) -> None:
@@ -245,7 +252,7 @@ def in_place(wanted: Wanted, replicas: int) -> None:
     for service in wanted.services():
         name_latest(wanted, service)
     with timed("start of all services"):
-        launch(wanted.files, "--scale", f"uwsgi={replicas}")
+        launch(wanted.files, "--remove-orphans", "--scale", f"uwsgi={replicas}")
 
 
 def start(wanted: Wanted, services: Sequence[str], *options: str) -> None:
@@ -274,7 +281,7 @@ def bring_others(wanted: Wanted, now: State) -> None:
         # Not for us: without it `docker compose start` says that the service has no container.
         stack.compose(wanted.files, "up", "--no-start", "--no-build", "--no-deps", "release")
     if {container.service for container in containers} - set(wanted.config["services"]):
-        launch(wanted.files, "--no-deps", *LAST)
+        launch(wanted.files, "--no-deps", "--remove-orphans", *LAST)
     if different:
         # A new uwsgi-socket makes every uwsgi exit and come back.
         stack.wait_healthy(

@@ -109,7 +109,7 @@ def start(files: Sequence[str], *arguments: str) -> None:
     try:
         proof.imported(files)
         print("Starting, and waiting until every container is healthy", flush=True)
-        launch(files, *arguments)
+        launch(files, "--remove-orphans", *arguments)
     except Stop:
         if fresh:
             # Nothing ran before, so nothing half-started may stay; volumes do.
