@@ -264,7 +264,8 @@ def parse_time(text: str) -> float:
 
 def page_problem(nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    address = f"http://{stack.published(stack.config(state.current_files()), 'nginx')}/healthz"
+    config = stack.config(state.current_files())
+    address = f"http://{stack.published(config, stack.entrance(config))}/healthz"
     name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=5).close()

@@ -38,7 +38,7 @@ def project(files: Sequence[str], release: str) -> None:
 
 
 def imported(files: Sequence[str]) -> None:
-    """Import the project as it will run under `make dev` and `make up-direct`."""
+    """Import the project as it will run under `make up-direct`."""
     try:
         stack.run_once(files, "release", "check_project.py", seconds=CHECK_SECONDS)
     except Stop as stop:

@@ -59,7 +59,8 @@ def develop() -> None:
         releases.remember()
         config = checked_and_built(files)
         claim()
-        start(files, "--scale", "uwsgi=1")
+        print("Starting, and waiting until every container is healthy", flush=True)
+        launch(files, "--remove-orphans", "--scale", "uwsgi=1")
         now = replace(before, files=state.relative(files), transport=stack.transport_of(files), folder=State.folder)
         state.write(replace(now, digests={}))
     address = stack.published(config, stack.entrance(config))
@@ -94,7 +95,7 @@ def direct() -> None:
         else:
             config = checked_and_built(files)
             claim()
-            start(files, "direct")
+            start_direct(files)
         state.write(replace(before, files=state.relative(files)))
     address = stack.published(config, "direct")
     print(
@@ -103,13 +104,13 @@ def direct() -> None:
     )
 
 
-def start(files: Sequence[str], *arguments: str) -> None:
-    """Prove the project, start and wait. Raises Stop, with nothing half-started left."""
+def start_direct(files: Sequence[str]) -> None:
+    """Prove the project, start it alone and wait. Raises Stop, with nothing half-started left."""
     fresh = not stack.containers()
     try:
         proof.imported(files)
         print("Starting, and waiting until every container is healthy", flush=True)
-        launch(files, "--remove-orphans", *arguments)
+        launch(files, "--remove-orphans", "direct")
     except Stop:
         if fresh:
             # Nothing ran before, so nothing half-started may stay; volumes do.
