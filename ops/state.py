@@ -36,10 +36,11 @@ def read() -> State | None:
     """Return what was written last, None if nothing (or nothing that can be read) was."""
     try:
         found = json.loads(path().read_text())
-        known = {entry.name: found[entry.name] for entry in fields(State)}
+        # Another version of this may have written more, or less.
+        known = {entry.name: found[entry.name] for entry in fields(State) if entry.name in found}
+        return State(**{**known, "files": tuple(known["files"])})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return State(**{**known, "files": tuple(known["files"])})
 
 
 def write(state: State) -> None:

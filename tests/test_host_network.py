@@ -48,7 +48,7 @@ def test_nginx_is_otherwise_as_confined_as_ever(site: Checkout) -> None:
 
 
 def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
-    assert "make up-unix" in site.refused("up")
+    assert "make up-unix" in site.refused("up-tcp")
 
 
 @pytest.mark.slow
