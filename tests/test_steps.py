@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ops import console, deploy, releases, stack, state
+from ops import wanted as wanted_module
 from ops.state import State
 from tests.test_state import TCP, container, folder, running
 
@@ -18,7 +19,7 @@ __all__ = ["folder"]
 
 def digest_of(config: dict[str, Any]) -> str:
     """Return the digest of what nginx mounts."""
-    return deploy.digest(config, "nginx")
+    return wanted_module.digest(config, "nginx")
 
 
 def test_the_contents_of_mounted_files_and_secrets_count(tmp_path: Path) -> None:
@@ -38,9 +39,9 @@ def test_the_contents_of_mounted_files_and_secrets_count(tmp_path: Path) -> None
     assert len(seen) == 3
 
 
-def wanted(**fields: Any) -> deploy.Wanted:
+def wanted(**fields: Any) -> wanted_module.Wanted:
     """Return what the files ask for: nginx and uwsgi, as `container` shows them."""
-    plain = deploy.Wanted(
+    plain = wanted_module.Wanted(
         files=TCP,
         config={"services": {"nginx": {}, "uwsgi": {}, "release": {}}},
         images={"nginx": "n:next", "uwsgi": "shop-uwsgi:next", "release": "shop-uwsgi:next"},
