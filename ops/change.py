@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ops import stack, state
 from ops.console import ROOT, Stop, quiet
+from ops.stack import Container
 from ops.state import State
 
 # What the end of a short migration may take; after that, its owner should decide.
@@ -43,9 +44,11 @@ def change(verb: str) -> Iterator[State]:
     Raises Stop if the stack is another folder's, or a migration is still under way.
     """
     with only_one(verb):
-        refuse_another_checkout()
-        wait_for_migration(verb)
-        remove(one_offs(stack.TRIAL_LABEL))
+        found = stack.all_containers()
+        refuse_another_checkout(found)
+        if migrating(found):
+            wait_for_migration(verb)
+        remove([container.id for container in found if stack.TRIAL_LABEL in container.marks])
         yield state.current()
 
 
@@ -63,11 +66,11 @@ def belongs_to_another(path: Path) -> str:
     )
 
 
-def refuse_another_checkout() -> None:
+def refuse_another_checkout(found: Sequence[Container]) -> None:
     """Raise Stop if what carries this project's name was made from another folder, unless that was moved to here."""
     name = stack.settings().project
     # Compose writes down the folder as it was typed, which may be by a link.
-    for folder in sorted(folder for folder in owners() if Path(folder).resolve() != ROOT):
+    for folder in sorted(folder for folder in owners(found) if Path(folder).resolve() != ROOT):
         if Path(folder).is_dir():
             raise Stop(
                 f"The stack {name!r} belongs to {folder}, and this is {ROOT}: the two would share containers and "
@@ -93,9 +96,9 @@ def marker() -> str:
     return f"{stack.settings().project}_folder"
 
 
-def owners() -> set[str]:
-    """Return the folders from which containers and volumes of this project were made."""
-    return {container.folder for container in stack.containers() if container.folder} | owners_of_volumes()
+def owners(found: Sequence[Container]) -> set[str]:
+    """Return the folders from which these containers, and the volumes of this project, were made."""
+    return {container.folder for container in found if container.folder and not container.one_off} | owners_of_volumes()
 
 
 def owners_of_volumes() -> set[str]:
@@ -108,26 +111,23 @@ def owners_of_volumes() -> set[str]:
 def wait_for_migration(verb: str) -> None:
     """Wait for a migration that a killed verb began. Raises Stop if it takes longer: a second one would break it."""
     deadline = time.monotonic() + MIGRATION_SECONDS
-    while migrating := [*one_offs(stack.MIGRATION_LABEL, "running"), *running_release()]:
+    while under_way := migrating(stack.all_containers()):
         if time.monotonic() > deadline:
             raise Stop(
                 f"A migration that an earlier command began is still under way. Follow it: "
-                f"docker logs --follow {migrating[0][:12]}; when it has ended: make {verb}"
+                f"docker logs --follow {under_way[0].name}; when it has ended: make {verb}"
             )
         time.sleep(0.2)
 
 
-def running_release() -> list[str]:
-    """Return the ids of the containers of the service `release`, as Compose itself starts it, that still run."""
-    return [container.id for container in stack.containers("release") if container.running]
-
-
-def one_offs(label: str, status: str = "") -> list[str]:
-    """Return the ids of the containers that a verb has started for one command, and marked with this label."""
-    wanted = [f"label={stack.PROJECT_LABEL}={stack.settings().project}", f"label={label}"]
-    wanted += [f"status={status}"] * bool(status)
-    filters = [word for each in wanted for word in ("--filter", each)]
-    return stack.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
+def migrating(found: Sequence[Container]) -> list[Container]:
+    """Return the running containers that migrate: those of a verb, and the service `release` as Compose starts it."""
+    return [
+        container
+        for container in found
+        if container.running
+        and (stack.MIGRATION_LABEL in container.marks or (container.service == "release" and not container.one_off))
+    ]
 
 
 def remove(ids: Sequence[str]) -> None:

@@ -218,7 +218,8 @@ def rollback() -> None:
         previous = releases.previous(before.release)
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
-        others = [name for name in stack.config(files)["services"] if name not in ("uwsgi", "release", *LAST)]
+        services = [*before.digests] or [*stack.config(files)["services"]]
+        others = [name for name in services if name not in ("uwsgi", "release", *LAST)]
         running = [container for container in stack.containers() if container.running]
         start_again(files, [service for service in others if not runs(service, running)])
         with timed("static files"):

@@ -75,6 +75,8 @@ class Container:
     image: str
     files: tuple[str, ...]
     one_off: bool
+    # TRIAL_LABEL, MIGRATION_LABEL
+    marks: frozenset[str] = frozenset()
     folder: str = ""
     created: str = ""
     grace_seconds: int = 10
@@ -103,6 +105,7 @@ class Container:
             # `docker compose run` also makes containers of a service, and `docker run` ones that carry the labels
             # of the image, the project's name among them; neither is part of what serves.
             one_off=labels.get(ONE_OFF_LABEL) != "False",
+            marks=frozenset({TRIAL_LABEL, MIGRATION_LABEL} & labels.keys()),
             folder=folder,
             created=inspected["Created"],
             grace_seconds=inspected["Config"].get("StopTimeout") or 10,
@@ -268,9 +271,13 @@ def failed_step(output: str) -> str:
 
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
-    ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={settings().project}").split()
-    found = [container for container in inspect(ids) if not container.one_off]
+    found = [container for container in all_containers() if not container.one_off]
     return [container for container in found if not services or container.service in services]
+
+
+def all_containers() -> list[Container]:
+    """Return the containers of this project, with those that run for one command only, by name."""
+    return inspect(docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={settings().project}").split())
 
 
 def inspect(ids: Sequence[str]) -> list[Container]:

@@ -19,7 +19,7 @@ STOP_SECONDS = 300
 def own_files(verb: str) -> Iterator[list[str]]:
     """Hold the lock and give the stack's files. Raises Stop if the stack is another folder's."""
     with change.only_one(verb):
-        change.refuse_another_checkout()
+        change.refuse_another_checkout(stack.all_containers())
         files = state.current_files()
         if stack.includes(files, stack.DEVELOPMENT):
             developers()
@@ -64,7 +64,7 @@ def restart(service: str) -> None:
 
 def manage(words: Sequence[str]) -> None:
     """Run manage.py in a separate container, which no reload and no deploy ends. Does not return."""
-    change.refuse_another_checkout()
+    change.refuse_another_checkout(stack.all_containers())
     files = state.current_files()
     if stack.includes(files, stack.DEVELOPMENT):
         developers()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ops import __main__, change, console, stack
+from ops import __main__, change, console, stack, state
 from tests.test_state import container
 
 
@@ -31,13 +31,13 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(stack, "settings", lambda: stack.Settings("shop"))
     monkeypatch.setattr(stack, "docker", noted)
     monkeypatch.setattr(change, "quiet", lambda words, **_: typed.append(" ".join(words[1:])))
-    monkeypatch.setattr(stack, "containers", lambda *_: [])
+    monkeypatch.setattr(stack, "all_containers", list)
     return typed
 
 
 def made_from(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let a container be one that this folder made."""
-    monkeypatch.setattr(stack, "containers", lambda *_: [container(folder=str(folder))])
+    monkeypatch.setattr(stack, "all_containers", lambda: [container(folder=str(folder))])
 
 
 def test_the_stack_of_another_folder_is_refused(
@@ -45,7 +45,7 @@ def test_the_stack_of_another_folder_is_refused(
 ) -> None:
     made_from(monkeypatch, tmp_path)
     with pytest.raises(console.Stop, match=rf"belongs to {tmp_path}.*in .env: COMPOSE_PROJECT_NAME=here-2"):
-        change.refuse_another_checkout()
+        change.refuse_another_checkout(stack.all_containers())
     assert not [words for words in docker if not words.startswith("volume ls")]
 
 
@@ -54,14 +54,14 @@ def test_volumes_without_a_container_are_refused_as_well(
 ) -> None:
     monkeypatch.setattr(stack, "docker", lambda *_: f"\n{tmp_path}\n")
     with pytest.raises(console.Stop, match="COMPOSE_PROJECT_NAME"):
-        change.refuse_another_checkout()
+        change.refuse_another_checkout(stack.all_containers())
 
 
 def test_a_folder_that_was_moved_takes_its_stack_with_it(
     docker: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made_from(monkeypatch, tmp_path / "gone")
-    change.refuse_another_checkout()
+    change.refuse_another_checkout(stack.all_containers())
     change.claim()
     assert f"{tmp_path}/gone does not exist any more: its stack 'shop' is taken over" in capsys.readouterr().out
     assert "volume rm shop_folder" in docker
@@ -71,27 +71,33 @@ def test_a_folder_that_was_moved_takes_its_stack_with_it(
 
 def test_ones_own_stack_is_not_refused(docker: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_from(monkeypatch, tmp_path / "here")
-    change.refuse_another_checkout()
+    change.refuse_another_checkout(stack.all_containers())
     (tmp_path / "link").symlink_to(tmp_path / "here")
     made_from(monkeypatch, tmp_path / "link")
-    change.refuse_another_checkout()
+    change.refuse_another_checkout(stack.all_containers())
 
 
-def test_only_what_the_verbs_have_started_is_removed(docker: list[str]) -> None:
-    """S1-8: `docker compose run` of a cron job carries neither label."""
-    change.one_offs(stack.TRIAL_LABEL)
-    assert docker == [
-        "ps --all --quiet --no-trunc --filter label=com.docker.compose.project=shop --filter label=ops.trial"
-    ]
+def test_only_what_the_verbs_have_started_is_removed(docker: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cron job's `docker compose run` carries no label of ours."""
+    trial = container(id="trial", one_off=True, marks=frozenset({stack.TRIAL_LABEL}))
+    cron = container("release", id="cron", one_off=True)
+    monkeypatch.setattr(stack, "all_containers", lambda: [trial, cron, container()])
+    monkeypatch.setattr(state, "current", lambda: None)
+    with change.change("deploy"):
+        assert [words for words in docker if words.startswith("rm ")] == ["rm --force trial"]
 
 
 def test_a_migration_under_way_is_waited_for_and_then_refused(
     docker: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change, "MIGRATION_SECONDS", 0.1)
-    monkeypatch.setattr(change, "one_offs", lambda label, _: ["0123456789abcdef"] * (label == stack.MIGRATION_LABEL))
-    with pytest.raises(console.Stop, match="docker logs --follow 0123456789ab; when it has ended: make deploy"):
-        change.wait_for_migration("deploy")
+    migrating = container("release", one_off=True, marks=frozenset({stack.MIGRATION_LABEL}))
+    monkeypatch.setattr(stack, "all_containers", lambda: [migrating])
+    with (
+        pytest.raises(console.Stop, match="docker logs --follow x-release-1; when it has ended: make deploy"),
+        change.change("deploy"),
+    ):
+        pass
 
 
 def test_of_two_verbs_at_once_the_second_refuses(docker: list[str]) -> None:
