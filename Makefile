@@ -1,4 +1,4 @@
-# `make` lists the commands. They act on the running stack; labels on its containers record its compose files.
+# `make` lists the commands. They act on the running stack; .NAME.state.json records its compose files.
 # ##@ starts a group of everyday commands in that list, ##+ a group that is listed with ALL=1.
 COMPOSE = COMPOSE_FILE=$$(ops/run files) docker compose
 .DEFAULT_GOAL = help
@@ -8,18 +8,17 @@ help: ## List the commands of every day; ALL=1 lists the rest
 		/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2} END {if (!all) print "\nmake help ALL=1 lists the rest"}' Makefile
 
 ##@ Start
-up: ## Start over TCP, or apply changes
-	ops/run up tcp
+up: ## Start, or apply changes; keeps the transport
+	ops/run up
 
-up-unix: ## Start over a Unix socket
+up-unix: ## Like make up, over a Unix socket from now on
 	ops/run up unix-socket
 
 dev: ## Develop: reload app/ on every save, with DEBUG; make up returns to production
 	ops/run dev
 
 stop: ## Stop the containers gracefully; make up starts them again
-	$(COMPOSE) stop nginx # nginx first, so that requests it has accepted are still answered
-	$(COMPOSE) stop
+	ops/run stop
 
 ##@ Change
 adopt: ## List what to change in app/ before going live (read-only)
@@ -42,16 +41,19 @@ doctor: ## Diagnose the running stack
 	@ops/run doctor
 
 ##@ Data
-manage: ## Django's command line; CMD="createsuperuser"
+manage: ## Django's command line, in a separate container; CMD="createsuperuser"
 	$(if $(CMD),,$(error Which command? Type: make manage CMD="createsuperuser"))
-	$(COMPOSE) exec uwsgi python manage.py $(CMD)
+	@ops/run manage -- $(CMD)
 
 ##+ Start, more
+up-tcp: ## Like make up, over TCP from now on
+	ops/run up tcp
+
 up-direct: ## Serve HTTP from uWSGI without nginx, to find the culprit (DIRECT_PORT)
 	ops/run direct
 
-down: stop ## Stop and remove the containers; the data stays
-	$(COMPOSE) down --remove-orphans
+down: ## Stop and remove the containers; the data stays
+	ops/run down
 
 attach: ## Attach to uwsgi's terminal for breakpoint(); Ctrl-C detaches
 	docker attach --detach-keys ctrl-c $$($(COMPOSE) ps --quiet uwsgi)
@@ -62,7 +64,7 @@ scale: ## Run several uwsgi containers; N=3
 	ops/run scale $(N)
 
 restart: ## Restart uwsgi, or nginx with S=nginx, while requests wait
-	$(COMPOSE) restart $(or $(S),uwsgi)
+	ops/run restart $(or $(S),uwsgi)
 
 reload: ## Replace the workers of every uwsgi container, losing no request
 	ops/run reload
@@ -87,8 +89,7 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 ##+ Data, more
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, static). If you mean it: make clean CONFIRM=1))
-	$(COMPOSE) down --remove-orphans --volumes --rmi local
-	ops/run forget
+	ops/run clean
 
 ##+ Work on the stack itself
 lint: .venv/done ## Linters and types, in seconds and without Docker
@@ -119,7 +120,7 @@ update: ready .venv/done ## Re-lock the newest packages and rebuild; the running
 	.venv/bin/python -m tools.supply update
 
 up-%:
-	@echo 'There is no transport "$*". Type make up (TCP), make up-unix or make up-direct.' >&2; exit 2
+	@echo 'There is no transport "$*". Type make up-tcp, make up-unix or make up-direct.' >&2; exit 2
 
 ready:
 	@ops/run setup
@@ -127,5 +128,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@tools/venv
 
-.PHONY: help adopt up up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
+.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
 .PHONY: doctor manage shell lint check test test-all prove bench sbom outdated update clean ready

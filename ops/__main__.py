@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ops import base_image, engine, releases, settings, stack
+from ops import base_image, engine, releases, settings, stack, state
 from ops.adopt import adopt
-from ops.console import Stop
+from ops.change import belongs_to_another
+from ops.console import ROOT, Stop
 from ops.deploy import deploy, reload, rollback, scale
 from ops.doctor import doctor
 from ops.status import status, top
+from ops.stop import clean, down, manage, restart, stop
 from ops.trace import trace
 from ops.up import develop, direct, up
 
@@ -40,10 +44,10 @@ def set_up() -> None:
 
 def print_files() -> None:
     """Print the files of the running stack as COMPOSE_FILE takes them."""
-    print(":".join(stack.current_files()))
+    print(":".join(state.current_files()))
 
 
-TRANSPORT = {"transport": {"choices": stack.TRANSPORTS}}
+TRANSPORT = {"transport": {"choices": stack.TRANSPORTS, "nargs": "?"}}
 VERBS = {
     "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
     "adopt": Verb("list what to change in the project in app/ before the first build", adopt),
@@ -60,7 +64,11 @@ VERBS = {
     "doctor": Verb("diagnose the running stack", doctor),
     "trace": Verb("print everything logged about one request", trace, {"wanted": {"metavar": "ID"}}),
     "files": Verb("print the compose files of the running stack, for COMPOSE_FILE", print_files),
-    "forget": Verb("remove all releases, for make clean", releases.forget_all),
+    "stop": Verb("stop the containers gracefully", stop),
+    "down": Verb("stop and remove the containers", down),
+    "restart": Verb("restart a service", restart, {"service": {"metavar": "SERVICE"}}),
+    "clean": Verb("remove containers, images and data", clean),
+    "manage": Verb("run manage.py in a separate container", manage, {"words": {"nargs": argparse.REMAINDER}}),
 }
 
 
@@ -83,8 +91,15 @@ def main() -> int:
         if verb.set_up:
             set_up()
         verb.do(**arguments)
-    except Stop as stop:
-        print(f"\n{stop}", file=sys.stderr)
+    except Stop as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 1
+    except subprocess.TimeoutExpired as slow:
+        words = " ".join(slow.cmd[:4])
+        print(f"\n{words} ... took longer than {slow.timeout:.0f} s. See the engine: docker info", file=sys.stderr)
+        return 1
+    except PermissionError as refused:
+        print(f"\n{belongs_to_another(Path(refused.filename or ROOT))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

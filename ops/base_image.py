@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from ops import stack
-from ops.console import Stop, quiet, step
+from ops.console import ROOT, Stop, quiet, step
 
 PULL_SECONDS = 120
 IMPORT_SECONDS = 300
@@ -20,6 +21,9 @@ LEAST_BYTES = 40_000_000
 
 def name() -> str:
     """Return the base image that compose.yaml names. Raises Stop with Compose's message if it cannot."""
+    # Compose takes a seventh of a second to read it, at every verb; it is asked where a variable is in the name.
+    if plain := re.search(r"^  BASE_IMAGE: ([^\s$]+)$", (ROOT / "compose.yaml").read_text(), re.MULTILINE):
+        return plain[1]
     config = stack.config(["compose.yaml", stack.TRANSPORTS["tcp"]])
     return str(config["services"]["nginx"]["build"]["args"]["BASE_IMAGE"])
 

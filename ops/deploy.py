@@ -1,118 +1,247 @@
-"""`make deploy`, `make rollback`, `make scale`, `make reload`: changes of the running stack that lose no request.
+"""`make up`, `make deploy`, `make rollback`, `make scale`, `make reload`: changes that lose no request.
 
-Everything that can be wrong with a release is found before it may take a request: it is built, imported,
-checked, and tried in a container that is not attached to the pool. New containers start next to the old ones,
-which go only when the new ones are healthy. If a verb is killed at any step, the same command run again ends
-what it began.
+All go one way. Everything that can be wrong is found before anything is replaced: images are built under a tag of
+their own, each program reads in them what it will read, migrations run while the old release serves, and the new one
+is tried in a container that is not attached to the pool. New containers start next to the old ones, which go only
+when the new ones are healthy. If a verb is killed at any step, the same command run again ends what it began.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from ops import preflight, releases, stack
-from ops.console import ROOT, Stop, quiet
+from ops import preflight, proof, releases, stack, state
+from ops.change import change, claim, remove, timed
+from ops.console import Stop, quiet
+from ops.launch import WAIT_SECONDS, launch
 from ops.stack import Container
+from ops.state import State
+from ops.wanted import Wanted, image_of, look, pool_is_moved, takes_port
 
-# Docker itself calls a container unhealthy (start_period, retries); this only bounds the waiting.
-HEALTHY_SECONDS = 180
-# An import and Django's checks; a project that hangs at its import is found by this.
-CHECK_SECONDS = 120
 # What migrations may take
 RELEASE_SECONDS = 1800
 # worker-reload-mercy (33 s, uwsgi/uwsgi.ini) and a start
 RELOAD_SECONDS = 75
 # Of this machine's memory, what uwsgi containers may be promised together.
 MEMORY_SHARE = 0.8
+# What Docker itself may take to stop a container, apart from the container's stop_grace_period
+STOP_SECONDS = 60
 PIDFILE = "/run/uwsgi/uwsgi.pid"
-
-
-@contextmanager
-def only_one(verb: str) -> Iterator[IO[str]]:
-    """Hold the lock of this stack: a file that the kernel unlocks even if its holder is killed.
-
-    Raises Stop if another verb that changes the stack is under way.
-    """
-    with (ROOT / f".{stack.settings().project}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as held:
-            raise Stop(f"Another change of this stack is under way. Wait until it ends, then: make {verb}") from held
-        try:
-            yield lock
-        finally:
-            # Not reached by a verb that is killed: its note stays, and the next verb ends what it began.
-            lock.truncate(0)
-
-
-def unfinished(lock: IO[str]) -> int | None:
-    """Return how many replicas a verb that was killed was to end with, None if none was killed."""
-    lock.seek(0)
-    note = lock.read().strip()
-    return int(json.loads(note)["replicas"]) if note else None
-
-
-@contextmanager
-def change(verb: str) -> Iterator[tuple[list[str], int]]:
-    """Hold the lock, remove what a killed verb left, and give the stack's files and its number of replicas.
-
-    Raises Stop if nothing runs, or what runs is the stack of `make dev`.
-    """
-    with only_one(verb) as lock:
-        running, files = stack.workers(), stack.current_files()
-        if stack.includes(files, stack.DEVELOPMENT):
-            raise Stop("This is the stack of `make dev`, which has no releases. For production: make up, make up-unix")
-        tidy_up()
-        replicas = unfinished(lock) or len(running)
-        lock.truncate(0)
-        json.dump({"replicas": replicas}, lock)
-        lock.flush()
-        yield files, replicas
+# Healthy only once a request goes through it to Django: it starts last.
+LAST = ("nginx",)
 
 
 def deploy() -> None:
     """Deploy the code in app/. Raises Stop, while the old release keeps serving, if anything is wrong with it."""
-    with change("deploy") as (files, replicas):
-        preflight.check(stack.config(files))
-        releases.remember()
-        release = releases.new_name()
-        try:
-            with timed("build"):
-                stack.build(files, "uwsgi", release=release)
-            with timed("check"):
-                check(files, release)
-            with timed("release (migrations, static files)"):
-                stack.run_release(files, release=release, seconds=RELEASE_SECONDS)
+    with change("deploy") as before:
+        files = production_files(before)
+        if not stack.containers() and state.read() is None:
+            raise Stop("Nothing has been started here yet. Type: make up")
+        now, _ = bring(files, before, everything=False)
+        print(f"\n{now.release} serves in {counted(now.replicas)}. Back: make rollback")
+
+
+def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[State, dict[str, Any]]:
+    """Bring the stack to what the files and the code ask for; without `everything`, only the project.
+
+    Returns the new state and the configuration. Raises Stop, with what ran before left as it was.
+    """
+    config = stack.config(files)
+    preflight.check(config)
+    releases.remember()
+    containers = stack.containers()
+    try:
+        with timed("build"):
+            stack.build(files, *([] if everything else ["uwsgi"]), release=releases.NEXT)
+        return applied(look(files, config, everything), before, containers, everything=everything), config
+    except BaseException:
+        if not containers:
+            # Nothing ran before, so nothing half-started may stay; volumes do.
+            quiet(stack.compose_command(files, "down", "--remove-orphans"), seconds=WAIT_SECONDS)
+            state.forget()
+        raise
+    finally:
+        names = {image_of(config, name) for name, settings in config["services"].items() if "build" in settings}
+        quiet(["docker", "image", "rm", "--force", *sorted(map(releases.next_of, names))])
+
+
+def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, everything: bool) -> State:
+    """Prove what is new, and let it take over from what is old. Returns the new state."""
+    running = [container for container in containers if container.running]
+    serving = [container for container in running if container.service == "uwsgi"]
+    different = wanted.different(before, running)
+    if len(serving) != before.replicas:
+        different.add("uwsgi")
+    project = not everything or "uwsgi" in different
+    prove(wanted, different & set(wanted.others()) if everything else set(), project=project)
+    claim()
+    now = replace(
+        before, files=state.relative(wanted.files), transport=stack.transport_of(wanted.files), folder=State.folder
+    )
+    if project:
+        started, old = take_over(wanted, before.replicas, running, everything=everything)
+        release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
+        digests = {**now.digests, **{service: wanted.digests[service] for service in started}}
+        now = replace(now, release=release, digests=digests)
+        # From here on the next verb goes on with what is new, should this one be killed.
+        state.write(now)
+        retire(old)
+    if everything:
+        bring_others(wanted, now)
+        now = replace(now, digests=wanted.digests)
+    elif not serving:
+        start(wanted, [service for service in LAST if not runs(service, running)])
+    state.write(now)
+    releases.remember()
+    return now
+
+
+def take_over(
+    wanted: Wanted, replicas: int, running: Sequence[Container], *, everything: bool
+) -> tuple[list[str], list[Container]]:
+    """Migrate, try the new release if one serves, and start it; return what was started and what is to be retired."""
+    blocked = [service for service in wanted.config["services"] if takes_port(wanted.config, service, running)]
+    needed = [service for service in wanted.others() if service not in (*LAST, *blocked)]
+    missing = [service for service in needed if not runs(service, running)]
+    moved = everything and (bool(blocked) or pool_is_moved(wanted.config, running))
+    known = {container.id for container in stack.containers()}
+    try:
+        start(wanted, missing)
+        with timed("release (migrations, static files)"):
+            run_release(wanted.files)
+        if runs("uwsgi", running):
             with timed("trial, not attached to the pool"):
-                trial(files, release)
-            switch(files, release, replicas)
-        except BaseException:
-            releases.forget(release)
-            raise
-        releases.remember()
-        print(f"\n{release} serves in {replicas} container{'' if replicas == 1 else 's'}. Back: make rollback")
+                proof.trial(wanted.files, releases.NEXT)
+        if not moved:
+            return [*missing, "uwsgi"], switch(wanted.files, wanted.images["uwsgi"], replicas)
+    except BaseException:
+        new = [container for container in stack.containers() if container.id not in known]
+        remove([container.id for container in new if container.service in missing])
+        raise
+    in_place(wanted, replicas)
+    return wanted.services(), []
+
+
+def run_release(files: Sequence[str]) -> None:
+    """Run the one-shot service `release` of the new image, and print what it has copied."""
+    output = stack.run_once(
+        files, "release", release=releases.NEXT, seconds=RELEASE_SECONDS, label=stack.MIGRATION_LABEL
+    )
+    for line in output.splitlines():
+        if line.startswith("release: ") and "database" in line:
+            print(f"    {line.removeprefix('release: ')}")
+
+
+def prove(wanted: Wanted, others: set[str], *, project: bool) -> None:
+    """Have each program that will be replaced read, in its new image, what it will read. Raises Stop if one refuses."""
+    if project:
+        with timed("check"):
+            proof.project(wanted.files, releases.NEXT)
+    for service in sorted(others):
+        with timed(f"check of {service}"):
+            if service == "nginx":
+                proof.nginx(wanted.files, releases.NEXT)
+            elif service.endswith("-socket"):
+                proof.socket_holder(wanted.config, service, wanted.images[service])
+
+
+def runs(service: str, running: Sequence[Container]) -> bool:
+    """Return whether a container of this service runs."""
+    return any(container.service == service for container in running)
+
+
+def in_place(wanted: Wanted, replicas: int) -> None:
+    """Have Compose replace everything at once, which visitors notice. All of it is proven."""
+    print("    this change moves the port or the pool: for a moment the site does not answer")
+    for service in wanted.services():
+        name_latest(wanted, service)
+    with timed("start of all services"):
+        launch(wanted.files, "--remove-orphans", "--scale", f"uwsgi={replicas}")
+
+
+def start(wanted: Wanted, services: Sequence[str], *options: str) -> None:
+    """Have Compose start these services, and replace what of them is not what the files ask for."""
+    if services:
+        for service in services:
+            name_latest(wanted, service)
+        with timed(f"start of {', '.join(services)}"):
+            launch(wanted.files, "--no-deps", *options, *services)
+
+
+def name_latest(wanted: Wanted, service: str) -> None:
+    """Call the image that was built for a service what Compose calls it."""
+    if (image := wanted.images[service]) != (name := image_of(wanted.config, service)):
+        stack.docker("tag", image, name)
+
+
+def bring_others(wanted: Wanted, now: State) -> None:
+    """Have Compose bring the services other than uwsgi to what the files ask for; only those that differ."""
+    containers = stack.containers()
+    different = wanted.different(now, [container for container in containers if container.running]) - {"uwsgi"}
+    contents = {service for service in different if wanted.has_new_contents(service, now)}
+    start(wanted, sorted(different & contents), "--force-recreate")
+    start(wanted, sorted(different - contents))
+    if not any(container.service == "release" for container in containers):
+        # Not for us: without it `docker compose start` says that the service has no container.
+        stack.compose(wanted.files, "up", "--no-start", "--no-build", "--no-deps", "release")
+    if {container.service for container in containers} - set(wanted.config["services"]):
+        launch(wanted.files, "--no-deps", "--remove-orphans", *LAST)
+    if different:
+        # A new uwsgi-socket makes every uwsgi exit and come back.
+        stack.wait_healthy(
+            lambda: stack.containers("uwsgi"),
+            lambda _: False,
+            seconds=RELOAD_SECONDS,
+            message=f"uwsgi is not healthy {RELOAD_SECONDS} s after the other services were started (above).",
+        )
+
+
+def production_files(before: State) -> list[str]:
+    """Return the files of the stack. Raises Stop if it is that of `make dev`."""
+    if stack.includes(before.files, stack.DEVELOPMENT):
+        raise Stop("This is the stack of `make dev`, which has no releases. For production: make up")
+    return state.current_files()
+
+
+def counted(replicas: int) -> str:
+    """Return a number of containers in words."""
+    return f"{replicas} container{'' if replicas == 1 else 's'}"
 
 
 def rollback() -> None:
-    """Return to the previous release, by its image. Raises Stop if there is none."""
-    with change("rollback") as (files, replicas):
-        previous = releases.previous()
+    """Return to the previous release, by its image, whether one serves or not. Raises Stop if there is none."""
+    with change("rollback") as before:
+        files = production_files(before)
+        previous = releases.previous(before.release)
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
+        services = [*before.digests] or [*stack.config(files)["services"]]
+        others = [name for name in services if name not in ("uwsgi", "release", *LAST)]
+        running = [container for container in stack.containers() if container.running]
+        start_again(files, [service for service in others if not runs(service, running)])
         with timed("static files"):
-            stack.run_release(files, "release.py", "--publish-only", release=previous)
-        switch(files, previous, replicas)
+            stack.run_once(files, "release", "release.py", "--publish-only", release=previous)
+        old = switch(files, f"{releases.repository()}:{previous}", before.replicas)
+        state.write(replace(before, files=tuple(files), release=previous))
+        retire(old)
+        start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
+
+
+def start_again(files: Sequence[str], services: Sequence[str]) -> None:
+    """Start services that do not run, as they were."""
+    if services:
+        with timed(f"start of {', '.join(services)}"):
+            launch(files, "--no-deps", *services)
 
 
 def scale(wanted: str) -> None:
     """Run as many uwsgi containers as wanted. Raises Stop for a number that the memory does not allow."""
-    with change("scale") as (files, _):
+    with change("scale") as before:
+        files = production_files(before)
         limit = int(stack.config(files)["services"]["uwsgi"]["mem_limit"])
         total = int(stack.docker("info", "--format", "{{.MemTotal}}"))
         most = max(1, int(total * MEMORY_SHARE / limit))
@@ -121,16 +250,34 @@ def scale(wanted: str) -> None:
                 f"N is {wanted!r}, not a number from 1 to {most}: each container may take {limit >> 20} MB "
                 f"(mem_limit), and this machine has {total >> 20} MB. Type: make scale N=2"
             )
-        serving = stack.workers()
-        with timed(f"{len(serving)} to {wanted}"):
+        image, workers = releases.running(), stack.workers()
+        # A verb that was killed may have left others, which are not proven.
+        serving = [container for container in workers if container.image == image]
+        with timed(f"{len(workers)} to {wanted}"):
             if int(wanted) > len(serving):
-                wait_healthy(start_more(files, int(wanted) - len(serving)))
-            retire(serving[int(wanted) :])
+                add(files, int(wanted) - len(serving))
+            leaving = [container for container in workers if container not in serving[: int(wanted)]]
+        retire(leaving)
+        state.write(replace(before, files=tuple(files), replicas=int(wanted)))
+
+
+def add(files: Sequence[str], count: int) -> None:
+    """Start more containers of the release that serves. Raises Stop, and removes them, if they do not get healthy."""
+    serving = releases.running()
+    if serving:
+        # Not what was built since and is not proven, as by `make update`.
+        releases.name(serving, "latest")
+    known = {container.id for container in stack.containers("uwsgi")}
+    try:
+        stack.wait_for_new(start_more(files, count))
+    except BaseException:
+        remove([container.id for container in stack.containers("uwsgi") if container.id not in known])
+        raise
 
 
 def reload() -> None:
     """Reload each uwsgi container and wait until it is healthy again. Raises Stop if one does not come back."""
-    with only_one("reload"):
+    with change("reload"):
         for container in stack.workers():
             began = time.monotonic()
             stack.docker("exec", container.id, "uwsgi", "--reload", PIDFILE)
@@ -141,7 +288,7 @@ def reload() -> None:
 def wait_for_restart(before: Container) -> None:
     """Wait until a container has started again since `before` was read, and is healthy. Raises Stop if it does not."""
     stack.wait_healthy(
-        lambda: present([before.id]),
+        lambda: stack.present([before.id]),
         lambda _: False,  # it ends and comes back, which looks like a failure on the way
         seconds=RELOAD_SECONDS,
         message=f"{before.name} was not healthy within {RELOAD_SECONDS} s of its reload (above).",
@@ -149,75 +296,35 @@ def wait_for_restart(before: Container) -> None:
     )
 
 
-def present(ids: Sequence[str]) -> list[Container]:
-    """Return these containers. Raises Stop if one is gone."""
-    found = stack.inspect(ids)
-    if len(found) < len(ids):
-        raise Stop("A uwsgi container was removed while it started. Start the stack again: make up or make up-unix")
-    return found
-
-
-def tidy_up() -> None:
-    """Remove the trials and the stopped uwsgi containers of this stack."""
-    mine = ["--filter", f"label={stack.PROJECT_LABEL}={stack.settings().project}"]
-    trials = stack.docker("ps", "--all", "--quiet", *mine, "--filter", f"label={stack.ONE_OFF_LABEL}=True").split()
-    remove(trials + [container.id for container in stack.containers("uwsgi") if not container.running])
-
-
-def remove(ids: Sequence[str]) -> None:
-    """Remove containers at once, running or not."""
-    if ids:
-        quiet(["docker", "rm", "--force", *ids])
-
-
-def check(files: Sequence[str], release: str) -> None:
-    """Import the new code with its real settings, run Django's checks and say which migrations it brings."""
-    output = stack.run_release(files, "check_project.py", "--deploy", release=release, seconds=CHECK_SECONDS)
-    for line in output.splitlines():
-        print(f"    {line}")
-
-
-def trial(files: Sequence[str], release: str) -> None:
-    """Start the new release as it will run, but without the pool, until it is healthy on its own."""
-    server = ["uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini"]
-    output = stack.compose(files, "run", "--detach", "--no-deps", "uwsgi", *server, release=release)
-    container = output.split()[-1]
-    try:
-        wait_healthy([container])
-    finally:
-        remove([container])
-
-
-def switch(files: Sequence[str], release: str, replicas: int) -> None:
-    """Start `replicas` containers of a release next to those that serve, and retire these."""
-    before = releases.running()
-    releases.name(f"{releases.repository()}:{release}", "latest")
-    new: list[str] = []
+def switch(files: Sequence[str], image: str, replicas: int) -> list[Container]:
+    """Start `replicas` containers of an image next to those that serve, and return these, which can go now."""
+    latest = f"{releases.repository()}:latest"
+    before = releases.running() or stack.images([latest]).get(latest)
+    releases.name(image, "latest")
+    known = {container.id for container in stack.containers("uwsgi")}
     try:
         with timed(f"start of {replicas}"):
             new = start_more(files, replicas)
-            wait_healthy(new)
+            stack.wait_for_new(new)
     except BaseException:
-        remove(new)
+        remove([container.id for container in stack.containers("uwsgi") if container.id not in known])
         if before:
             releases.name(before, "latest")
         raise
-    old = [container for container in stack.containers("uwsgi") if container.id not in new]
-    with timed(f"retirement of {len(old)}"):
-        retire(old)
+    return [container for container in stack.containers("uwsgi") if container.id not in new]
 
 
 def start_more(files: Sequence[str], count: int) -> list[str]:
     """Start `count` more containers of what `latest` is, and return their ids.
 
     Compose counts a stopped container as one of those wanted and starts it again, with its old code. One that
-    a killed deploy was stopping may end at any moment: hence the tidying up, and the second and third look.
+    a killed deploy was stopping may end at any moment: hence the removal, and the second and third look.
     """
     known = {container.id for container in stack.containers("uwsgi")}
     options = ["--detach", "--no-build", "--no-deps", "--no-recreate"]
     new: list[str] = []
     for _ in range(3):
-        tidy_up()
+        remove([container.id for container in stack.containers("uwsgi") if not container.running])
         total = len(stack.containers("uwsgi")) + count - len(new)
         stack.compose(files, "up", *options, "--scale", f"uwsgi={total}", "uwsgi")
         new = [container.id for container in stack.containers("uwsgi") if container.id not in known]
@@ -226,26 +333,11 @@ def start_more(files: Sequence[str], count: int) -> list[str]:
     raise Stop("The old containers keep stopping and starting. Look at: make ps, then try again")
 
 
-def wait_healthy(ids: Sequence[str]) -> None:
-    """Wait until each of these new containers is healthy. Raises Stop with the end of the log of one that fails."""
-    stack.wait_healthy(
-        lambda: present(ids),
-        lambda container: not container.running or container.restarts > 0 or container.health == "unhealthy",
-        seconds=HEALTHY_SECONDS,
-        message="The new release does not become healthy (above). The old one keeps serving.",
-    )
-
-
 def retire(old: Sequence[Container]) -> None:
     """Stop containers gracefully, one by one (stop_grace_period bounds each), and remove them."""
-    for container in old:
-        stack.docker("stop", container.id, seconds=120)
-        stack.docker("rm", container.id)
-
-
-@contextmanager
-def timed(title: str) -> Iterator[None]:
-    """Print how long a step took."""
-    began = time.monotonic()
-    yield
-    print(f"  {title:<36} {time.monotonic() - began:6.1f} s", flush=True)
+    if not old:
+        return
+    with timed(f"retirement of {len(old)}"):
+        for container in old:
+            stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
+            stack.docker("rm", container.id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from ops import engine, preflight, stack, status
+from ops import engine, preflight, stack, state, status
 from ops.console import Stop
 from ops.stack import Container
 
@@ -59,7 +59,7 @@ class Facts:
 def doctor() -> None:
     """Print what is wrong, each with its fix. Raises Stop if anything is."""
     # Under `make dev` nothing is cut off: somebody may be in the debugger.
-    development = stack.includes(stack.current_files(), stack.DEVELOPMENT)
+    development = stack.includes(state.current_files(), stack.DEVELOPMENT)
     checks = [check for check in CHECKS if not (development and check is timeouts)]
     problems = examine(gather(), checks)
     if problems:
@@ -264,7 +264,8 @@ def parse_time(text: str) -> float:
 
 def page_problem(nginx: Container) -> str:
     """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    address = f"http://{stack.published(stack.config(stack.current_files()), 'nginx-socket')}/healthz"
+    config = stack.config(state.current_files())
+    address = f"http://{stack.published(config, stack.entrance(config))}/healthz"
     name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=5).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import shutil
@@ -17,6 +18,10 @@ from ops.console import ROOT, Stop
 ROOM_BYTES = 1_500_000_000
 WHOLE = "Copy your whole Django project"
 PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
+EVERY_ADDRESS = ("0.0.0.0", "::")
+# Where a listener on every address can be reached from this machine
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+UNPRIVILEGED = "net.ipv4.ip_unprivileged_port_start"
 RATE = "[1-9][0-9]{0,8}r/[sm]"
 # Of each setting: what it must look like (several are separated by commas), in words, and an example
 FORMS = {
@@ -147,34 +152,66 @@ def mounted_file_problems(files: list[Path]) -> list[str]:
 
 
 def port_problems(services: dict[str, Any]) -> list[str]:
-    """Return the ports that another program listens on."""
+    """Return the ports that cannot be bound, each with what to do."""
+    held = {place for container in stack.containers() if container.running for place in container.bound}
     return [
-        f"{address}:{port} is in use by another program (see: ss -ltnp). "
-        f"Stop it, or set another in .env: {'DIRECT_PORT' if service == 'direct' else 'HTTP_PORT'}={port + 1}"
+        problem
         for service, settings in services.items()
         for address, port in bound(settings)
-        if not any(container.running for container in stack.containers(service)) and taken(address, port)
+        if not any(overlap((address, port), own) for own in held)
+        and (problem := port_problem(address, port, "DIRECT_PORT" if service == "direct" else "HTTP_PORT", settings))
     ]
+
+
+def overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Return whether two listeners would be in each other's way."""
+    return one[1] == other[1] and (one[0] == other[0] or not {one[0], other[0]}.isdisjoint(EVERY_ADDRESS))
+
+
+def port_problem(address: str, port: int, setting: str, settings: dict[str, Any]) -> str:
+    """Return why a service cannot bind this address and port, and what to do; nothing if it can."""
+    shown = stack.shown(address, port)
+    why = refusal(address, port)
+    if why == errno.EADDRINUSE or (why == errno.EACCES and answers(address, port)):
+        fix = f"Stop it, or set another in .env: {setting}={port + 1}"
+        return f"{shown} is in use by another program (see: ss -ltnp). {fix}"
+    if why == errno.EADDRNOTAVAIL:
+        return f"{address} is not an address of this machine (see: ip address). Set another in .env: HTTP_ADDRESS="
+    # Docker publishes ports with root's rights, also for other users; only a rootless one does not.
+    if why == errno.EACCES and (settings.get("network_mode") == "host" or "rootless" in stack.security_options()):
+        return (
+            f"{shown} is below the ports that programs without root's rights may bind. Allow it, as root: "
+            f"sysctl -w {UNPRIVILEGED}={port}; or set another in .env: {setting}=8080"
+        )
+    return ""
 
 
 def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
     """Return the addresses and ports of this machine that a service binds."""
-    if settings.get("network_mode") == "host" and "UWSGI_SOCKET" in settings["environment"]:
-        address, _, port = settings["environment"]["UWSGI_SOCKET"].rpartition(":")
-        return [(address.strip("[]"), int(port))]
+    if settings.get("network_mode") == "host":
+        return [*stack.host_listen(settings.get("environment", {}))]
     return [(port.get("host_ip", "0.0.0.0"), int(port["published"])) for port in settings.get("ports", [])]
 
 
-def taken(address: str, port: int) -> bool:
-    """Return whether this address and port cannot be bound. Port 0, any free one, never is."""
+def refusal(address: str, port: int) -> int:
+    """Return the error with which this machine refuses a listener at this address and port, 0 if it does not."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
-        except OSError:
-            return True
-    return False
+        except OSError as problem:
+            return problem.errno or 0
+    return 0
+
+
+def answers(address: str, port: int) -> bool:
+    """Return whether something accepts connections there."""
+    try:
+        socket.create_connection((LOOPBACK.get(address, address), port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def disk_problems() -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import time
 
-from ops import stack
+from ops import stack, state
 from ops.console import quiet
+from ops.stack import Container
 
 KEPT = 3
+# What is built and not yet proven
+NEXT = "next"
 NAME = re.compile(r"\d{8}-\d{6}")
 
 
@@ -32,15 +35,31 @@ def known() -> dict[str, str]:
 
 
 def running() -> str | None:
-    """Return the image that serves, None if none does; of two, the one of the newer container."""
-    serving = [container for container in stack.containers("uwsgi") if container.running]
+    """Return the image that serves, None if none does.
+
+    Of two, as a verb that was killed may leave them, the one of the release that was written down; it is proven.
+    """
+    serving = [container for container in stack.containers("uwsgi") if container.running and is_release(container)]
+    last = state.read()
+    proven = known().get(last.release) if last else None
+    if proven in {container.image for container in serving}:
+        return proven
     return max(serving, key=lambda container: container.started).image if serving else None
 
 
-def previous() -> str | None:
-    """Return the newest release that is older than the one that serves, None if there is none."""
+def is_release(container: Container) -> bool:
+    """Return whether a container is of a release, not of `make dev`."""
+    return not stack.includes(container.files, stack.DEVELOPMENT)
+
+
+def previous(last: str = "") -> str | None:
+    """Return the newest release that is older than the one that serves, None if there is none.
+
+    If none serves, it is older than the last to be started.
+    """
     image, releases = running(), known()
-    serving = max((name for name in releases if releases[name] == image), default=None)
+    image = image or releases.get(last)
+    serving = max((name for name in releases if releases[name] == image), default=last or None)
     older = (name for name in releases if releases[name] != image and (serving is None or name < serving))
     return next(older, None)
 
@@ -48,6 +67,20 @@ def previous() -> str | None:
 def name(image: str, tag: str) -> None:
     """Give an image a tag of the uwsgi repository."""
     stack.docker("tag", image, f"{repository()}:{tag}")
+
+
+def next_of(image: str) -> str:
+    """Return the name that an image has while it is built and not yet proven (RELEASE in compose.yaml)."""
+    return f"{image.removesuffix(':latest')}:{NEXT}"
+
+
+def keep(image: str, *, again: bool) -> str:
+    """Make an image a release, which `again` it may be, and return its name."""
+    names = [release for release, kept in known().items() if kept == image]
+    if again or not names:
+        names = [new_name()]
+        name(image, names[0])
+    return names[0]
 
 
 def forget(release: str) -> None:
@@ -58,7 +91,7 @@ def forget(release: str) -> None:
 
 def forget_all() -> None:
     """Remove every release, all other images of `uwsgi`, and unused networks and volumes of another transport."""
-    for tag in ("latest", "development", *known()):
+    for tag in ("latest", "development", NEXT, *known()):
         forget(tag)
     for kind in ("network", "volume"):
         mine = stack.docker(
@@ -84,4 +117,4 @@ def show() -> None:
     for release, image in known().items():
         print(f"{'*' if image == serving else ' '} {release}  {image.removeprefix('sha256:')[:12]}")
     if serving is None:
-        print("Nothing is running. Start the stack: make up (TCP) or make up-unix")
+        print("Nothing is running. Start the stack: make up")

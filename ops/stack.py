@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,16 @@ DEVELOPMENT = "overrides/dev.yaml"
 HOST_NETWORK = "overrides/host-network.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 SERVICE_LABEL = "com.docker.compose.service"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
+# Ours, on containers that run for one command of a verb
+TRIAL_LABEL = "ops.trial"
+MIGRATION_LABEL = "ops.migration"
+# Variables that say where the published port is bound with overrides/host-network.yaml
+HOST_LISTEN = ("NGINX_LISTEN", "UWSGI_SOCKET")
+# With them, the containerd image store gives every cached build a new id, and Compose replaces all containers.
+NO_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS=1"
 # Compose reads .env and project.env for us: it fills in this file and prints the result.
 SETTINGS = """
 x-settings:
@@ -32,6 +40,8 @@ x-settings:
 services:
   project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
 """
+# Docker itself calls a container unhealthy (start_period, retries); this only bounds the waiting.
+HEALTHY_SECONDS = 180
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
 # Of the step that failed
@@ -65,11 +75,21 @@ class Container:
     image: str
     files: tuple[str, ...]
     one_off: bool
+    # TRIAL_LABEL, MIGRATION_LABEL
+    marks: frozenset[str] = frozenset()
+    folder: str = ""
+    created: str = ""
+    grace_seconds: int = 10
+    # Volume, by where it is mounted
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    # Address and port on this machine
+    bound: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def read(cls, inspected: dict[str, Any]) -> Container:
         """Return the container that one element of `docker inspect` describes."""
-        labels, state = inspected["Config"]["Labels"], inspected["State"]
+        labels, state = inspected["Config"]["Labels"] or {}, inspected["State"]
+        folder = labels.get(FOLDER_LABEL, "")
         return cls(
             id=inspected["Id"],
             name=inspected["Name"].lstrip("/"),
@@ -81,11 +101,39 @@ class Container:
             restarts=inspected["RestartCount"],
             out_of_memory=state["OOMKilled"],
             image=inspected["Image"],
-            files=tuple(labels.get(FILES_LABEL, "").split(",")),
+            files=tuple(os.path.relpath(file, folder) for file in labels.get(FILES_LABEL, "").split(",") if file),
             # `docker compose run` also makes containers of a service, and `docker run` ones that carry the labels
             # of the image, the project's name among them; neither is part of what serves.
             one_off=labels.get(ONE_OFF_LABEL) != "False",
+            marks=frozenset({TRIAL_LABEL, MIGRATION_LABEL} & labels.keys()),
+            folder=folder,
+            created=inspected["Created"],
+            grace_seconds=inspected["Config"].get("StopTimeout") or 10,
+            volumes={mount["Destination"]: mount.get("Name", "") for mount in inspected["Mounts"]},
+            bound=frozenset(bound_by(inspected)),
         )
+
+
+def bound_by(inspected: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Return the addresses and ports of this machine that a container was made with."""
+    for bindings in (inspected["HostConfig"]["PortBindings"] or {}).values():
+        yield from ((binding["HostIp"] or "0.0.0.0", int(binding["HostPort"] or 0)) for binding in bindings or [])
+    if inspected["HostConfig"]["NetworkMode"] == "host":
+        variables = dict(variable.partition("=")[::2] for variable in inspected["Config"]["Env"])
+        yield from host_listen(variables)
+
+
+def host_listen(variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Return the address and port that a service binds on this machine's own network, if it binds one."""
+    for name in HOST_LISTEN:
+        address, _, port = variables.get(name, "").rpartition(":")
+        if port.isdigit():
+            yield address.strip("[]"), int(port)
+
+
+def shown(address: str, port: int) -> str:
+    """Return an address and a port as they are written in a URL."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def settings() -> Settings:
@@ -144,10 +192,22 @@ def docker(*arguments: str, seconds: float = 60) -> str:
     return output_of(["docker", *arguments], seconds, prefix=f"docker {' '.join(arguments[:3])}: ")
 
 
+def security_options() -> str:
+    """Return what the engine says of how it runs, `rootless` among it."""
+    return docker("info", "--format", "{{.SecurityOptions}}")
+
+
 def compose_command(files: Sequence[str], *arguments: str, release: str | None = None) -> list[str]:
-    """Return a docker compose command on these files; with a release, service `uwsgi` is made of its image."""
-    environment = ["env", f"RELEASE={release}"] if release else []
-    return [*environment, "docker", "compose", *(word for file in files for word in ("--file", file)), *arguments]
+    """Return a docker compose command on these files; with a release, the images are those under its tag."""
+    environment = [NO_ATTESTATIONS, *([f"RELEASE={release}"] if release else [])]
+    return [
+        "env",
+        *environment,
+        "docker",
+        "compose",
+        *(word for file in files for word in ("--file", file)),
+        *arguments,
+    ]
 
 
 def compose(files: Sequence[str], *arguments: str, release: str | None = None, seconds: float = 180) -> str:
@@ -155,17 +215,32 @@ def compose(files: Sequence[str], *arguments: str, release: str | None = None, s
     return output_of(compose_command(files, "--progress", "quiet", *arguments, release=release), seconds)
 
 
-def run_release(files: Sequence[str], *command: str, release: str | None = None, seconds: float = 180) -> str:
-    """Run the one-shot service `release`, or another command in its place, and return what it prints.
+def run_once(
+    files: Sequence[str],
+    service: str,
+    *command: str,
+    release: str | None = None,
+    seconds: float = 180,
+    label: str = TRIAL_LABEL,
+) -> str:
+    """Run a command in a container of a service that is removed after it, and return what it prints.
 
     Raises Stop as `output_of` does.
     """
-    return compose(files, "run", "--rm", "--no-deps", "-T", "release", *command, release=release, seconds=seconds)
+    options = ["--rm", "--no-deps", "-T", "--label", f"{label}=1"]
+    return compose(files, "run", *options, service, *command, release=release, seconds=seconds)
+
+
+def images(names: Iterable[str]) -> dict[str, str]:
+    """Return the ids of those of these images that are on this machine."""
+    wanted = sorted(set(names))
+    found = json.loads(run(["docker", "image", "inspect", *wanted]).stdout or "[]") if wanted else []
+    return {tag: image["Id"] for image in found for tag in image["RepoTags"] or []}
 
 
 def config(files: Sequence[str], text: str = "") -> dict[str, Any]:
     """Return the stack that these files and .env make; a file `-` is `text`. Raises Stop with Compose's message."""
-    result = run(compose_command(files, "config", "--format", "json"), text=text)
+    result = run(compose_command(files, "config", "--format", "json"), 60, text=text)
     if result.returncode != 0:
         raise Stop(f"Compose refuses the settings. Fix .env or the compose file it names:\n{result.stderr.strip()}")
     read: dict[str, Any] = json.loads(result.stdout)
@@ -196,15 +271,19 @@ def failed_step(output: str) -> str:
 
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
-    ids = docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={settings().project}").split()
-    found = [container for container in inspect(ids) if not container.one_off]
+    found = [container for container in all_containers() if not container.one_off]
     return [container for container in found if not services or container.service in services]
+
+
+def all_containers() -> list[Container]:
+    """Return the containers of this project, with those that run for one command only, by name."""
+    return inspect(docker("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={settings().project}").split())
 
 
 def inspect(ids: Sequence[str]) -> list[Container]:
     """Return those of these containers that still exist, by name."""
     # Not docker(): one that has gone since, as while Compose recreates it, is an error to Docker, not to us.
-    inspected = json.loads(run(["docker", "inspect", *ids]).stdout) if ids else []
+    inspected = json.loads(run(["docker", "inspect", *ids], 60).stdout) if ids else []
     return sorted(map(Container.read, inspected), key=lambda container: container.name)
 
 
@@ -212,24 +291,20 @@ def workers(service: str = "uwsgi") -> list[Container]:
     """Return the running containers of a service. Raises Stop if there is none."""
     running = [container for container in containers(service) if container.running]
     if not running:
-        raise Stop(f"No {service} container is running. Start the stack: make up (TCP) or make up-unix")
+        raise Stop(f"No {service} container is running. Start the stack: make up")
     return running
 
 
-def current_files() -> list[str]:
-    """Return the files that made the running (or stopped) stack, or else those that COMPOSE_FILE names.
-
-    The longest list counts: `make up-direct` adds a file to those that made the rest.
-    """
-    lists = [list(container.files) for container in containers() if container.files != ("",)]
-    return max(lists, key=len) if lists else settings().files.split(":")
+def entrance(config: dict[str, Any]) -> str:
+    """Return the service that holds the published port."""
+    return next(service for service in ("nginx-socket", "nginx") if service in config["services"])
 
 
 def published(config: dict[str, Any], service: str) -> str:
     """Return the host and port at which a service can be reached from this machine."""
     settings = config["services"][service]
     if settings.get("network_mode") == "host":
-        return str(settings["environment"]["UWSGI_SOCKET"])
+        return next(shown(*place) for place in host_listen(settings["environment"]))
     port = settings["ports"][0]["target"]
     host, _, number = docker("port", workers(service)[0].id, f"{port}/tcp").splitlines()[0].rpartition(":")
     return f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}"
@@ -266,3 +341,21 @@ def wait_healthy(
         if wrong:
             raise Stop("\n".join([*map(end_of_log, wrong), message]))
         time.sleep(0.1)
+
+
+def present(ids: Sequence[str]) -> list[Container]:
+    """Return these containers. Raises Stop if one is gone."""
+    found = inspect(ids)
+    if len(found) < len(ids):
+        raise Stop("A uwsgi container was removed while it started. Start the stack again: make up")
+    return found
+
+
+def wait_for_new(ids: Sequence[str]) -> None:
+    """Wait until each of these new containers is healthy. Raises Stop with the end of the log of one that fails."""
+    wait_healthy(
+        lambda: present(ids),
+        lambda container: not container.running or container.restarts > 0 or container.health == "unhealthy",
+        seconds=HEALTHY_SECONDS,
+        message="The new release does not become healthy (above). The old one keeps serving.",
+    )

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from ops import stack
+from ops import stack, state
 from ops.console import Stop
 from ops.stack import Container
 
@@ -65,7 +65,7 @@ def answered(document: dict[str, Any]) -> Counter[tuple[str, int]]:
 def gather() -> dict[str, Any]:
     """Return the state of the stack. Raises Stop if no uwsgi container runs."""
     return {
-        "transport": stack.transport_of(stack.current_files()),
+        "transport": stack.transport_of(state.current_files()),
         "queue": queue(),
         "containers": [container_state(container) for container in stack.workers()],
     }

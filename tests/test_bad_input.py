@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ops import base_image, console, engine, preflight, settings
 from ops import stack as ops_stack
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, Stack, run
+from tests.test_state import container
 
 pytestmark = pytest.mark.needs_sample
 
@@ -82,8 +84,51 @@ def test_port_in_use(checkout: Checkout) -> None:
     assert f"HTTP_PORT={port + 1}" in said
 
 
+@pytest.fixture
+def bound_at(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """What is said of nginx at an address and port, where the machine refuses to bind it with this error."""
+
+    def said(address: str, port: int, error: int, **settings: Any) -> list[str]:
+        monkeypatch.setattr(preflight, "refusal", lambda *_: error)
+        monkeypatch.setattr(preflight, "answers", lambda *_: False)
+        published = {"host_ip": address, "published": str(port), "target": 8080}
+        return preflight.port_problems({"nginx": {"ports": [published], "environment": {}, **settings}})
+
+    return said
+
+
+def test_port_80_is_for_docker_to_bind_not_for_this_user(bound_at: Callable[..., list[str]]) -> None:
+    """S2-6: Docker has root's rights, whichever user types make."""
+    assert bound_at("0.0.0.0", 80, errno.EACCES) == []
+
+
+def test_port_80_on_the_host_network_says_how_to_allow_it(bound_at: Callable[..., list[str]]) -> None:
+    listen = {"network_mode": "host", "environment": {"NGINX_LISTEN": "127.0.0.1:80"}}
+    assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in bound_at("", 0, errno.EACCES, **listen)[0]
+
+
+def test_an_address_of_another_machine(bound_at: Callable[..., list[str]]) -> None:
+    assert "10.9.8.7 is not an address of this machine" in bound_at("10.9.8.7", 80, errno.EADDRNOTAVAIL)[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "own"),
+    [
+        (("127.0.0.1", 8080), True),
+        (("0.0.0.0", 8080), True),
+        (("10.0.0.1", 8080), False),
+        (("127.0.0.1", 8081), False),
+    ],
+)
+def test_only_the_port_that_this_stack_has_now_is_not_looked_at(
+    bound_at: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, held: tuple[str, int], own: bool
+) -> None:
+    monkeypatch.setattr(ops_stack, "containers", lambda *_: [container("nginx", bound=frozenset({held}))])
+    assert (bound_at("127.0.0.1", 8080, errno.EADDRINUSE) == []) is own
+
+
 def test_unknown_transport(checkout: Checkout) -> None:
-    assert "Type make up (TCP), make up-unix or make up-direct." in checkout.refused("up-carrier-pigeon")
+    assert "Type make up-tcp, make up-unix or make up-direct." in checkout.refused("up-carrier-pigeon")
 
 
 def test_unknown_compose_file(checkout: Checkout) -> None:
@@ -228,7 +273,7 @@ def test_a_start_that_fails_shows_the_last_words(checkout: Checkout) -> None:
         (checkout.folder / "uwsgi/uwsgi.ini").read_text().replace("master = true", "master = true\nmastre = true", 1)
     )
     said = checkout.refused("up")
-    assert "-uwsgi-1" in said
+    assert "uWSGI does not start with uwsgi/uwsgi.ini" in said
     assert "[strict-mode] unknown config directive: mastre" in said
 
 

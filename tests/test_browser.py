@@ -19,7 +19,7 @@ from tests.test_newcomer import SECRET, created
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_sample]
 ARTEFACTS = ROOT / "tests/artefacts"
-VERBS = {"tcp": "up", "unix-socket": "up-unix"}
+VERBS = {"tcp": "up-tcp", "unix-socket": "up-unix"}
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_the_port_is_served_again_after_its_holder_was_killed(site: Checkout) ->
 
 
 def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
-    assert "make up-unix" in site.refused("up")
+    assert "make up-unix" in site.refused("up-tcp")
 
 
 @pytest.mark.slow

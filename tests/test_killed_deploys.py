@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ class Step:
     under_way: Callable[[Site], bool]
 
 
+def written_just_now(site: Site) -> bool:
+    """Return whether the state was written a moment ago: the new release serves, the old is told to go."""
+    return time.time() - (site.folder / f".{site.project}.state.json").stat().st_mtime < 1
+
+
 STEPS = (
     Step("build", "", lambda site: bool(list(site.folder.glob(".*.lock")))),
     Step("check", "build ", lambda site: bool(site.one_off())),
@@ -29,23 +35,29 @@ STEPS = (
     Step("trial", "release ", lambda site: bool(site.one_off())),
 )
 START = Step("start", "trial", lambda site: len(site.uwsgi()) > 1)
-RETIREMENT = Step("retirement", "start of", lambda _: True)
+RETIREMENT = Step("retirement", "start of", written_just_now)
+KEPT = (RETIREMENT, "scale N=1")
+
+
+def killed(site: Site, step: Step) -> None:
+    """Kill a deploy within a step."""
+    deploy = site.deploying()
+    assert deploy.stdout is not None
+    for line in deploy.stdout if step.after else ():
+        if line.strip().startswith(step.after):
+            break
+    wait_until(lambda: step.under_way(site), f"{step.name} is under way", 60)
+    assert deploy.poll() is None, f"{step.name} was over before it could be killed"
+    os.killpg(deploy.pid, signal.SIGKILL)
+    deploy.wait(10)
+    assert site.uwsgi() != []
 
 
 def killed_and_ended(site: Site, step: Step) -> None:
     """Kill a deploy within a step, and deploy again."""
     site.change(f"killed in {step.name}")
     with site.load() as load:
-        deploy = site.deploying()
-        assert deploy.stdout is not None
-        for line in deploy.stdout if step.after else ():
-            if line.strip().startswith(step.after):
-                break
-        wait_until(lambda: step.under_way(site), f"{step.name} is under way", 60)
-        assert deploy.poll() is None, f"{step.name} was over before it could be killed"
-        os.killpg(deploy.pid, signal.SIGKILL)
-        deploy.wait(10)
-        assert site.uwsgi() != []
+        killed(site, step)
         site.made("deploy")
     assert load.lost() == []
     assert site.version() == f"killed in {step.name}"
@@ -63,3 +75,34 @@ def test_killed_while_the_new_containers_start(site: Site) -> None:
 @pytest.mark.parametrize("step", [*STEPS, RETIREMENT], ids=lambda step: step.name)
 def test_killed_in_any_other_step(site: Site, step: Step) -> None:
     killed_and_ended(site, step)
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+@pytest.mark.parametrize(
+    ("step", "verb"),
+    [
+        (STEPS[1], "up"),
+        (STEPS[2], "up"),
+        (STEPS[3], "scale N=1"),
+        (START, "up"),
+        (START, "scale N=2"),
+        (RETIREMENT, "scale N=1"),
+        (RETIREMENT, "rollback"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_killed_in_a_step_and_another_verb_typed(site: Site, step: Step, verb: str) -> None:
+    before = site.version()
+    site.change(f"killed in {step.name}, then {verb}")
+    with site.load() as load:
+        killed(site, step)
+        site.made(*verb.split())
+    assert load.lost() == []
+    # What a killed deploy had not proven does not serve; what it had, does.
+    new = f"killed in {step.name}, then {verb}"
+    assert {site.version() for _ in range(10)} == {new if verb == "up" or (step, verb) == KEPT else before}
+    wanted = 2 if verb == "scale N=2" else 1
+    assert (len(site.uwsgi()), len(site.containers("uwsgi"))) == (wanted, wanted)
+    site.made("scale", "N=1")
+    site.made("up")

@@ -18,7 +18,7 @@ from tests.support.checkout import Checkout
 from tests.support.stack import run, wait_until
 
 pytestmark = pytest.mark.needs_sample
-TRANSPORTS = {"up": "tcp", "up-unix": "unix-socket"}
+TRANSPORTS = {"up-tcp": "tcp", "up-unix": "unix-socket"}
 SECRET = "correct-horse"  # pragma: allowlist secret
 
 
@@ -48,7 +48,7 @@ def test_settings_and_secret_were_made(checkout: Checkout) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["up-unix", "up"])
+@pytest.mark.parametrize("verb", ["up-unix", "up-tcp"])
 def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str) -> None:
     checkout.made(verb)
     page = checkout.get()
@@ -64,7 +64,7 @@ def test_home_page_and_its_twin_name_the_transport(checkout: Checkout, verb: str
 
 
 def test_data_survives_a_change_of_transport(checkout: Checkout) -> None:
-    checkout.made("up")
+    checkout.made("up-tcp")
     made = "createsuperuser --noinput --username ada --email ada@example.com"
     checkout.made("manage", f"CMD={made}")
     assert checkout.get("/api/request").json()["transport"] == "tcp"
@@ -138,7 +138,7 @@ def test_health_and_readiness(checkout: Checkout) -> None:
 
 
 def test_status_is_a_table_for_people_and_a_document_for_programs(checkout: Checkout) -> None:
-    checkout.made("up")
+    checkout.made("up-tcp")
     table = checkout.made("status")
     assert re.search(r"^transport  tcp$", table, re.MULTILINE)
     assert re.search(r"^queue      0\.0\.0\.0:20001, 0 of 1024 waiting$", table, re.MULTILINE)

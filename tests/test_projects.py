@@ -49,7 +49,7 @@ class Shape(Site):
         answer = self.get(path)
         seconds = time.monotonic() - began
         typed = " ".join(f"{name}={value}" for name, value in settings.items())
-        verb = "make up" if self.transport == "tcp" else "make up-unix"
+        verb = "make up-tcp" if self.transport == "tcp" else "make up-unix"
         print(f".env: {typed}; {verb}: {answer.status_code} after {seconds:.0f} s; {len(self.changed())} files changed")
         assert self.changed() == []
         return answer

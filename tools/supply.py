@@ -17,7 +17,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from ops import base_image, stack
+from ops import base_image, releases, stack, state
 from ops.console import ROOT, Stop
 
 UV = Path(sys.executable).with_name("uv")
@@ -159,7 +159,7 @@ def update() -> None:
     """
     relock()
     base_image.refresh(base_image.name())
-    stack.build(stack.current_files(), "--no-cache")
+    stack.build(state.current_files(), "--no-cache", release=releases.NEXT)
     print("\nBuilt, not yet running. Test it: make test. Then make up interrupts the site for about two seconds")
 
 

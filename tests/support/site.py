@@ -35,7 +35,7 @@ class Site(Checkout):
 
     def up(self) -> None:
         """Start over this site's transport."""
-        self.made("up" if self.transport == "tcp" else "up-unix")
+        self.made("up-tcp" if self.transport == "tcp" else "up-unix")
 
     def change(self, version: str) -> None:
         """Change the code, as a developer would before a deploy."""

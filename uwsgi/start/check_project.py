@@ -8,6 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 
+# Of the migrations to run
+SHOWN = 5
+
 
 def problem(module: str, name: str) -> str | None:
     """Return why `name` cannot be imported from `module`, None if it can."""
@@ -40,6 +43,13 @@ def pending_migrations() -> list[str]:
     return [line.split()[-1] for line in told if line.startswith("[ ]")]
 
 
+def shortened(names: list[str]) -> str:
+    """Return names in one line; of many, the first and their number."""
+    if len(names) > SHOWN:
+        names = [*names[:SHOWN], f"and {len(names) - SHOWN} more"]
+    return ", ".join(names) or "none"
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
@@ -48,4 +58,4 @@ if __name__ == "__main__":
         print(said)
         sys.exit(1)
     if deploy:
-        print("migrations to run:", ", ".join(pending_migrations()) or "none")
+        print("migrations to run:", shortened(pending_migrations()))

@@ -15,6 +15,8 @@ COLLECTED = Path("/srv/static")
 PUBLISHED = Path("/srv/published")
 # Pages of an older release may still be open and request its files: keep them this long.
 KEEP_DAYS = 30
+# `manage.py migrate`, with a copy of an SQLite database before it
+MIGRATE = "/usr/local/lib/uwsgi/migrate.py"
 # Django's message
 NO_DATABASE = "settings.DATABASES is improperly configured"
 
@@ -45,7 +47,7 @@ def prune(target: Path, before: float) -> int:
 
 def migrate() -> None:
     """Migrate the database, if the project has one. Ends the process with the exit code if that fails."""
-    command = ["/venv/bin/python", "manage.py", "migrate", "--noinput"]
+    command = ["/venv/bin/python", MIGRATE]
     migrated = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if migrated.returncode != 0 and NO_DATABASE in migrated.stderr:
         print("release: the project has no database", file=sys.stderr)

@@ -1,0 +1,179 @@
+"""Everything that changes the stack goes one way, step by step; what fails leaves all that follows undone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops import console, deploy, releases, stack, state
+from ops import wanted as wanted_module
+from ops.state import State
+from tests.test_state import TCP, container, folder, running
+
+__all__ = ["folder"]
+
+
+def digest_of(config: dict[str, Any]) -> str:
+    """Return the digest of what nginx mounts."""
+    return wanted_module.digest(config, "nginx")
+
+
+def test_the_contents_of_mounted_files_and_secrets_count(tmp_path: Path) -> None:
+    """Compose looks at their names alone."""
+    file, secret = tmp_path / "tcp.conf", tmp_path / "key"
+    file.write_text("one")
+    secret.write_text("one")
+    config = {
+        "services": {"nginx": {"configs": [{"source": "transport"}], "secrets": [{"source": "key"}]}},
+        "configs": {"transport": {"file": str(file)}},
+        "secrets": {"key": {"file": str(secret)}},
+    }
+    seen = {digest_of(config)}
+    for changed in (file, secret):
+        changed.write_text("two")
+        seen.add(digest_of(config))
+    assert len(seen) == 3
+
+
+def wanted(**fields: Any) -> wanted_module.Wanted:
+    """Return what the files ask for: nginx and uwsgi, as `container` shows them."""
+    plain = wanted_module.Wanted(
+        files=TCP,
+        config={"services": {"nginx": {}, "uwsgi": {}, "release": {}}},
+        images={"nginx": "n:next", "uwsgi": "shop-uwsgi:next", "release": "shop-uwsgi:next"},
+        ids={"n:next": "sha256:1", "shop-uwsgi:next": "sha256:1"},
+        digests={"nginx": "a-b", "uwsgi": "a-b"},
+    )
+    return dataclasses.replace(plain, **fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "different"),
+    [
+        ({}, {}, set()),
+        ({"digests": {"nginx": "other-b", "uwsgi": "a-b"}}, {}, {"nginx"}),
+        ({"digests": {"nginx": "a-b", "uwsgi": "a-other"}}, {}, {"uwsgi"}),
+        ({"ids": {"n:next": "sha256:1", "shop-uwsgi:next": "sha256:2"}}, {}, {"uwsgi"}),
+        ({}, {"health": "unhealthy"}, {"nginx", "uwsgi"}),
+    ],
+)
+def test_only_what_differs_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], found: dict[str, Any], different: set[str]
+) -> None:
+    monkeypatch.setattr(stack, "settings", lambda: stack.Settings("shop"))
+    containers = [container(service, **found) for service in ("nginx", "uwsgi")]
+    before = State(TCP, "tcp", digests={"nginx": "a-b", "uwsgi": "a-b"})
+    assert wanted(**asked).different(before, containers) == different
+    assert wanted(**asked).different(before, containers[:1]) == different | {"uwsgi"}
+    # Of what an older version has started nothing is known: Compose decides.
+    unknown = State(TCP, "tcp")
+    assert wanted(**asked).different(unknown, containers) == {"nginx", "uwsgi"}
+    assert not wanted(**asked).has_new_contents("uwsgi", unknown)
+
+
+def test_new_contents_are_told_from_new_settings() -> None:
+    before = State(TCP, "tcp", digests={"nginx": "a-b"})
+    assert not wanted(digests={"nginx": "other-b"}).has_new_contents("nginx", before)
+    assert wanted(digests={"nginx": "a-other"}).has_new_contents("nginx", before)
+
+
+Steps = list[str]
+
+
+@pytest.fixture
+def steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """The steps that are taken of a change of nginx and uwsgi, none of them for real."""
+    taken: Steps = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        return lambda *_, **__: taken.append(name)
+
+    monkeypatch.setattr(deploy, "preflight", Anything(check=noted("preflight"), bound=lambda _: []))
+    monkeypatch.setattr(
+        deploy,
+        "proof",
+        Anything(project=noted("check"), uwsgi=noted("uwsgi"), nginx=noted("nginx -t"), trial=noted("trial")),
+    )
+    monkeypatch.setattr(stack, "config", lambda _: {"services": {}})
+    monkeypatch.setattr(stack, "build", noted("build"))
+    monkeypatch.setattr(deploy, "run_release", noted("release"))
+    for name in ("switch", "retire", "launch", "name_latest", "pool_is_moved", "takes_port", "claim", "quiet"):
+        monkeypatch.setattr(deploy, name, noted(name))
+    monkeypatch.setattr(releases, "remember", noted("remember"))
+    monkeypatch.setattr(releases, "keep", lambda *_, **__: "r")
+    monkeypatch.setattr(deploy, "look", lambda *_: wanted())
+    monkeypatch.setattr(stack, "wait_healthy", noted("healthy"))
+    monkeypatch.setattr(stack, "compose", noted("compose"))
+    running(monkeypatch, container("nginx"), container())
+    return taken
+
+
+class Anything:
+    """A module with these functions."""
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        self.__dict__.update(functions)
+
+
+def test_a_change_takes_its_steps_in_order(steps: Steps) -> None:
+    before = State(TCP, "tcp", "old", 1)
+    now, _ = deploy.bring(TCP, before, everything=True)
+    wanted_order = ["preflight", "build", "check", "nginx -t", "release", "trial", "switch", "retire", "launch"]
+    assert [step for step in steps if step in wanted_order] == wanted_order
+    assert (now.release, now.replicas, now.digests) == ("r", 1, wanted().digests)
+    assert state.read() == now
+
+
+def test_make_deploy_takes_the_same_steps_and_leaves_other_services_alone(steps: Steps) -> None:
+    deploy.bring(TCP, State(TCP, "tcp"), everything=False)
+    assert "switch" in steps
+    assert not {"nginx -t", "launch", "name_latest"} & {*steps}
+
+
+@pytest.mark.parametrize("failing", ["build", "check", "nginx -t", "release", "trial", "switch"])
+def test_what_fails_leaves_all_that_follows_undone(steps: Steps, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise console.Stop(failing)
+
+    steps_module = vars(deploy)["proof"]
+    owners = {
+        "build": (stack, "build"),
+        "check": (steps_module, "project"),
+        "nginx -t": (steps_module, "nginx"),
+        "release": (deploy, "run_release"),
+        "trial": (steps_module, "trial"),
+        "switch": (deploy, "switch"),
+    }
+    monkeypatch.setattr(*owners[failing], fails)
+    with pytest.raises(console.Stop, match=failing):
+        deploy.bring(TCP, State(TCP, "tcp"), everything=True)
+    assert "launch" not in steps
+    assert failing == "switch" or "switch" not in steps
+    assert steps[-1] == "quiet"
+    assert state.read() is None
+
+
+def test_a_build_adds_no_attestations() -> None:
+    """With them, the containerd image store gives every cached build a new id, and everything is replaced."""
+    command = stack.compose_command(TCP, "build", release=releases.NEXT)
+    assert command[:4] == ["env", "BUILDX_NO_DEFAULT_ATTESTATIONS=1", "RELEASE=next", "docker"]
+
+
+def test_retirement_waits_as_long_as_the_container_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(stack, "docker", lambda *words, seconds=0.0: waited.append(seconds) if "stop" in words else "")
+    deploy.retire([container(grace_seconds=310)])
+    assert waited == [370]
+
+
+def test_what_a_killed_verb_has_left_is_no_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch, container(image="old", started="1"), container(id="new", image="new", started="2"))
+    monkeypatch.setattr(releases, "known", lambda: {"20260101-000000": "old"})
+    state.write(State(TCP, "tcp", "20260101-000000"))
+    assert releases.running() == "old"
+    state.forget()
+    assert releases.running() == "new"

@@ -1,0 +1,211 @@
+"""`make up` next to a running stack: what is wrong is refused and nothing is lost; what is right takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.breaks import failing_migration
+from tests.support.site import Site
+from tests.support.stack import run
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing that is wrong: the deed, and a part of the message."""
+
+    name: str
+    do: Callable[[Site], None]
+    said: str
+
+
+def replaced(file: str, old: str, new: str) -> Callable[[Site], None]:
+    """Return the deed that replaces a text in a file."""
+
+    def do(site: Site) -> None:
+        path = site.folder / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return do
+
+
+def missing_variable(site: Site) -> None:
+    """Ask the environment for what it does not have."""
+    site.append("settings.py", 'os.environ["WHICH_IS_NOT_SET"]')
+
+
+WRONG = (
+    Wrong("failing migration", failing_migration, "RuntimeError: this migration fails"),
+    Wrong(
+        "misspelt nginx directive",
+        replaced("nginx/http/client-limits.conf", "client_max_body_size", "client_max_body_sizee"),
+        'unknown directive "client_max_body_sizee"',
+    ),
+    Wrong(
+        "misspelt uwsgi.ini option",
+        replaced("uwsgi/uwsgi.ini", "master = true", "master = true\nmastre = true"),
+        "[strict-mode] unknown config directive: mastre",
+    ),
+    Wrong(
+        "misspelt uwsgi-socket.ini option",
+        replaced("sockets/uwsgi-socket.ini", "master = true", "master = true\nmastre = true"),
+        "[strict-mode] unknown config directive: mastre",
+    ),
+    Wrong("missing variable", missing_variable, "WHICH_IS_NOT_SET"),
+)
+
+
+CONFIGURATION = ("nginx/http/client-limits.conf", "uwsgi/uwsgi.ini", "sockets/uwsgi-socket.ini")
+
+
+def tags(site: Site) -> list[str]:
+    """Return the images of this site, each with its id."""
+    shown = run("docker", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").stdout
+    return sorted(line for line in shown.splitlines() if line.startswith(f"{site.project}-"))
+
+
+def ids(site: Site) -> list[str]:
+    """Return the ids of the containers that run."""
+    return run("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={site.project}").stdout.split()
+
+
+def put_back(site: Site, files: dict[Path, bytes]) -> None:
+    """Undo a deed."""
+    site.restore()
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.one_transport
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param(way, id=way.name, marks=[pytest.mark.slow] * (way.do != failing_migration)) for way in WRONG],
+)
+def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Wrong) -> None:
+    files = {site.folder / name: (site.folder / name).read_bytes() for name in CONFIGURATION}
+    state = (site.folder / f".{site.project}.state.json").read_text()
+    before = ids(site), tags(site), site.releases()
+    try:
+        with site.load() as load:
+            wrong.do(site)
+            answer = site.refused("up")
+    finally:
+        put_back(site, files)
+    assert wrong.said in answer
+    assert load.lost() == []
+    assert (ids(site), tags(site), site.releases()) == before
+    assert (site.folder / f".{site.project}.state.json").read_text() == state
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_new_code_and_a_slow_migration_lose_no_request(site: Site) -> None:
+    try:
+        failing_migration(site)
+        file = site.folder / "app/probe/migrations/0001_fails.py"
+        slow = "__import__('time').sleep(8)"
+        file.write_text(file.read_text().replace("raise RuntimeError('this migration fails')", slow))
+        site.change("after a slow migration")
+        with site.load() as load:
+            said = site.made("up")
+        assert load.lost() == []
+        assert site.version() == "after a slow migration"
+        assert "the database before them: /data/backup/20" in said
+        copies = run("docker", "exec", site.uwsgi()[0], "ls", "/data/backup").stdout.split()
+        assert 1 <= len(copies) <= 3
+    finally:
+        site.restore()
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_a_new_secret_and_a_new_setting_are_taken_in_and_lose_no_request(site: Site) -> None:
+    key = site.folder / "secrets/django_secret_key"
+    before = ids(site)
+    with site.load() as load:
+        key.unlink()
+        site.made("up")
+        inside = run("docker", "exec", site.uwsgi()[0], "cat", "/run/secrets/django_secret_key").stdout
+        assert inside == key.read_text()
+        site.environment["UWSGI_PROCESSES"] = "3"
+        site.made("up")
+    assert load.lost() == []
+    # uwsgi alone is new.
+    assert len({*before} & {*ids(site)}) == 2
+    now = ids(site)
+    site.made("up")
+    assert ids(site) == now
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_verbs_in_an_order_that_no_one_planned(site: Site) -> None:
+    """Each ends with the site serving, whatever was typed before."""
+    transport = site.get("/echo").json()["meta"]["TRANSPORT"]
+    site.made("up-tcp")
+    assert site.get("/echo").json()["meta"]["TRANSPORT"] == "tcp"
+    site.made("dev")
+    site.made("up")
+    for number, verbs in enumerate((["stop", "deploy"], ["down", "rollback"], ["deploy"], ["scale N=2", "up"])):
+        site.change(f"order {number}")
+        for verb in verbs:
+            site.made(*verb.split())
+        assert site.get("/echo").json()["meta"]["TRANSPORT"] == "tcp", verbs
+    assert len(site.uwsgi()) == 2
+    site.made("scale", "N=1")
+    site.made(f"up-{transport.removesuffix('-socket')}")
+    site.made("up")
+    assert site.get("/echo").json()["meta"]["TRANSPORT"] == transport
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_scale_starts_what_serves_and_not_what_was_built_since(site: Site) -> None:
+    """S2-4: as after `make update`."""
+    version = site.version()
+    image = f"{site.project}-uwsgi"
+    site.append("wsgi.py", "import nothing_of_that_name")
+    try:
+        environment = {**site.environment, "RELEASE": "latest"}
+        assert run("docker", "compose", "build", "uwsgi", cwd=site.folder, environment=environment).returncode == 0
+    finally:
+        site.restore()
+    site.made("scale", "N=2")
+    assert {site.version() for _ in range(20)} == {version}
+    site.made("scale", "N=1")
+    assert (
+        run("docker", "inspect", "--format", "{{.Id}}", f"{image}:latest").stdout
+        == run("docker", "inspect", "--format", "{{.Image}}", site.uwsgi()[0]).stdout
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_a_long_command_outlives_a_deploy_and_a_reload(site: Site) -> None:
+    """S1-8: neither `make manage` nor a cron job of the owner's is ended."""
+    compose = ("docker", "compose", "run", "--detach", "--no-deps", "-T", "release")
+    cron = run(*compose, "sleep", "60", cwd=site.folder, environment=site.environment)
+    assert cron.returncode == 0, cron.stderr
+    name = cron.stdout.split()[-1]
+    try:
+        site.change("while a command runs")
+        site.made("deploy")
+        site.made("reload")
+        assert run("docker", "inspect", "--format", "{{.State.Running}}", name).stdout.strip() == "true"
+    finally:
+        run("docker", "rm", "--force", name)
+
+
+@pytest.mark.one_transport
+def test_manage_takes_a_pipe_and_gives_the_exit_code(site: Site) -> None:
+    piped = run(
+        "sh", "-c", "echo 'print(41 + 1)' | make manage CMD='shell -v 0'", cwd=site.folder, environment=site.environment
+    )
+    assert "42" in piped.stdout, piped.stderr
+    assert site.make("manage", "CMD=no_such_command").returncode != 0
+    assert site.one_off() == []

@@ -1,0 +1,56 @@
+"""Run `manage.py migrate`, with a copy of an SQLite database before the first migration that is pending.
+
+In the same process, since Django says through a signal which migrations it is about to run, and on which database.
+"""
+
+import contextlib
+import runpy
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from django.db import connections
+from django.db.models.signals import pre_migrate
+
+BACKUP = Path("/data/backup")
+KEPT = 3
+DEFAULT = "default"
+
+
+def copy_before(using: str, plan: list[Any], **_: Any) -> None:
+    """Copy the default database if it is a file of SQLite and migrations are pending. Ends the process if it fails."""
+    # Sent for every app; the first one is enough.
+    pre_migrate.disconnect(copy_before)
+    source = Path(str(connections[using].settings_dict["NAME"]))
+    is_file = connections[using].vendor == "sqlite" and source.is_file() and source.stat().st_size > 0
+    if using != DEFAULT or not plan or not is_file or not connections[using].introspection.table_names():
+        return
+    try:
+        print(f"release: {len(plan)} migrations to run; the database before them: {copied(source)}", flush=True)
+    except (OSError, sqlite3.Error) as problem:
+        sys.exit(f"release: the database could not be copied to {BACKUP}: {problem}. Nothing was migrated")
+
+
+def copied(source: Path) -> Path:
+    """Return a new copy of an SQLite database, complete and as of one moment, of which the last three are kept."""
+    BACKUP.mkdir(mode=0o700, exist_ok=True)
+    target = BACKUP / time.strftime("%Y%m%d-%H%M%S.sqlite3", time.gmtime())
+    new = target.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(source)) as database:
+        database.execute("VACUUM INTO ?", (str(new),))
+    new.chmod(0o600)
+    new.rename(target)
+    for old in sorted(BACKUP.glob("*.sqlite3"))[:-KEPT]:
+        old.unlink()
+    return target
+
+
+if __name__ == "__main__":
+    pre_migrate.connect(copy_before, weak=False)
+    # As `python manage.py` finds it, whatever folder this file is in.
+    sys.path[0] = str(Path.cwd())
+    sys.argv = [str(Path("manage.py").resolve()), "migrate", "--noinput"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
