@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,28 @@ def test_hashed_names_need_the_folder_of_their_list(tmp_path: Path) -> None:
     without = "\n".join(line for line in GOOD.splitlines() if not line.startswith("STATIC_ROOT"))
     hashed = 'STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}}'
     assert "needs STATIC_ROOT as well" in str(said(project(tmp_path, f"{without}\n{hashed}\n")))
+
+
+def documented() -> str:
+    """Return the settings that docs/bring-your-app.md shows for the internet."""
+    section = (ROOT / "docs/bring-your-app.md").read_text().split("\n## For the internet\n")[1]
+    return section.split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize(("debug", "storage"), [("0", "ManifestStaticFilesStorage"), ("1", "StaticFilesStorage")])
+def test_the_documented_settings_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: str, storage: str
+) -> None:
+    assert [one for one in adopt.findings(project(tmp_path, documented()), "shop.wsgi:application") if one.must] == []
+    (tmp_path / "key").write_text("a key\n")
+    monkeypatch.setenv("DJANGO_SECRET_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("DJANGO_ALLOWED_HOSTS", "example.com,localhost")
+    monkeypatch.setenv("DJANGO_HTTPS", "1")
+    monkeypatch.setenv("DJANGO_DEBUG", debug)
+    names = runpy.run_path(str(tmp_path / "shop/settings.py"), {"BASE_DIR": tmp_path})
+    assert names["STORAGES"]["staticfiles"]["BACKEND"].endswith(f".{storage}")
+    assert (names["DEBUG"], names["ALLOWED_HOSTS"]) == (debug == "1", ["example.com", "localhost"])
+    assert names["SECURE_SSL_REDIRECT"] is True
 
 
 def test_two_settings_modules_are_named(tmp_path: Path) -> None:
