@@ -65,7 +65,7 @@ def develop() -> None:
         state.write(replace(now, digests={}))
     address = stack.published(config, stack.entrance(config))
     print(
-        f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; its data is in dev-data/\n"
+        f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; what it writes to /data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )
 
