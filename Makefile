@@ -1,4 +1,4 @@
-# `make` lists the commands. They act on the running stack; .NAME.state.json records its compose files.
+# `make` lists the commands. They act on the running stack and keep its transport; .NAME.state.json records both.
 # ##@ starts a group of everyday commands in that list, ##+ a group that is listed with ALL=1.
 COMPOSE = COMPOSE_FILE=$$(ops/run files) docker compose
 .DEFAULT_GOAL = help
