@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from tests.support.stack import CHECKOUT, ROOT, free_port, run
+from tests.support.stack import CHECKOUT, ROOT, free_port, run, wait_for_networks
 
 
 class Checkout:
@@ -30,6 +30,7 @@ class Checkout:
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Type a make command; its exit code is the caller's to judge."""
+        wait_for_networks()
         return run("make", *arguments, seconds=280, cwd=self.folder, environment={**self.environment, **environment})
 
     def made(self, *arguments: str) -> str:

@@ -24,6 +24,8 @@ CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 SAMPLE = (ROOT / "app/home/stack.py").is_file()
 COMPOSE = "com.docker.compose"
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
+# Docker's default pools hold 31, three of its own aside; a stack takes up to three, and several may start at once.
+MOST_NETWORKS = 24
 Found = TypeVar("Found")
 
 
@@ -84,6 +86,12 @@ def process_tree(container: str, *columns: str) -> list[list[str]]:
     return sorted(ours, key=lambda row: (row[0] != first, int(row[0])))
 
 
+def wait_for_networks() -> None:
+    """Wait a while for the stacks of other processes to give back networks, of which Docker has about thirty."""
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: len(run("docker", "network", "ls", "--quiet").stdout.split()) <= MOST_NETWORKS, "room", 60)
+
+
 def processes_of(container: str) -> list[str]:
     """Return the process ids of `process_tree`, as this machine sees them."""
     return [process for process, *_ in process_tree(container)]
@@ -111,6 +119,7 @@ class Stack:
     def start(self) -> Stack:
         """Start, after whatever a killed run has left behind is gone."""
         self.stop()
+        wait_for_networks()
         try:
             self("up", "--detach", "--wait")
         except AssertionError as failed:
