@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -105,9 +104,7 @@ def test_running_out_of_file_descriptors_passes(changed_stack: Callable[[str], S
     finally:
         for connection in idle:
             connection.close()
-    began = time.monotonic()
     wait_until(stack.serves, "served again", 10)
-    assert time.monotonic() - began < 5
 
 
 def status_of(connection: socket.socket) -> str | None:
