@@ -104,9 +104,10 @@ def take_over(
 ) -> tuple[list[str], list[Container]]:
     """Migrate, try the new release if one serves, and start it; return what was started and what is to be retired."""
     blocked = [service for service in wanted.config["services"] if takes_port(wanted.config, service, running)]
-    needed = [service for service in wanted.others() if service not in (*LAST, *blocked)]
-    missing = [service for service in needed if not runs(service, running)]
     moved = everything and (bool(blocked) or pool_is_moved(wanted.config, running))
+    # A holder that binds where an older one is bound would take its place before what is new is proven.
+    later = (*LAST, *blocked, *(name for name in wanted.others() if moved and name.endswith("-socket")))
+    missing = [service for service in wanted.others() if service not in later and not runs(service, running)]
     known = {container.id for container in stack.containers()}
     try:
         start(wanted, missing)
