@@ -97,7 +97,7 @@ def test_without_the_drain_the_same_restarts_lose_some(changed_stack: Callable[[
 def wait_for_connection(stack: Stack, value: str) -> None:
     """Wait until the answers of every nginx worker have this header `Connection`."""
     wait_until(lambda: stack.get("/echo").headers["Connection"] == value, f"answers say {value}", 5)
-    # Another worker looks for the drain's file within a second more (open_file_cache_valid), and none shows that it has.
+    # The other worker looks for the drain's file within one more second (open_file_cache_valid).
     time.sleep(1.2)
 
 
