@@ -78,7 +78,7 @@ def created(checkout: Checkout, name: str) -> None:
     """Create somebody who may log in to the admin."""
     code = f"from django.contrib.auth.models import User\nUser.objects.create_superuser('{name}', '', '{SECRET}')"
     shell = ("python", "manage.py", "shell", "-v", "0", "-c", code)
-    done = run("docker", "exec", f"{checkout.project}-uwsgi-1", *shell)
+    done = run("docker", "exec", checkout.containers("uwsgi")[0], *shell)
     assert done.returncode == 0, done.stderr
 
 
@@ -101,7 +101,7 @@ def test_admin_can_be_logged_in_to(checkout: Checkout) -> None:
 @pytest.mark.slow
 def test_a_locked_database_is_a_503_and_pages_go_on(checkout: Checkout) -> None:
     """F10: a login writes, waits as long as the settings say (10 s), and says that it may be repeated."""
-    container = f"{checkout.project}-uwsgi-1"
+    container = checkout.containers("uwsgi")[0]
     hold = (
         "import sqlite3, time\n"
         'held = sqlite3.connect("/data/db.sqlite3", isolation_level=None)\n'
@@ -241,7 +241,7 @@ def test_log_goes_to_a_file_where_that_is_asked_for(checkout: Checkout) -> None:
     checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:overrides/log-file.yaml")
     checkout.made("up-unix")
     assert checkout.get("/api/request").json()["transport"] == "unix-socket"
-    name = f"{checkout.project}-uwsgi-1"
+    name = checkout.containers("uwsgi")[0]
     log = run("docker", "exec", name, "cat", "/var/log/uwsgi/uwsgi.log").stdout
     assert "spawned uWSGI worker 2" in log
     assert "spawned uWSGI worker" not in run("docker", "logs", name).stdout
