@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.breaks import failing_migration
+from tests.support.breaks import add_migration, failing_migration
 from tests.support.site import Site
 from tests.support.stack import run
 
@@ -106,10 +106,7 @@ def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Wron
 @pytest.mark.one_transport
 def test_new_code_and_a_slow_migration_lose_no_request(site: Site) -> None:
     try:
-        failing_migration(site)
-        file = site.folder / "app/probe/migrations/0001_fails.py"
-        slow = "__import__('time').sleep(8)"
-        file.write_text(file.read_text().replace("raise RuntimeError('this migration fails')", slow))
+        add_migration(site, "__import__('time').sleep(8)")
         site.change("after a slow migration")
         with site.load() as load:
             said = site.made("up")

@@ -29,13 +29,18 @@ def wrong_settings(site: Site) -> None:
 
 def failing_migration(site: Site) -> None:
     """Add a migration that raises."""
+    add_migration(site, "raise RuntimeError('this migration fails')")
+
+
+def add_migration(site: Site, statement: str) -> None:
+    """Add a migration that runs this statement."""
     site.append("settings.py", 'INSTALLED_APPS += ["probe"]')
     folder = site.folder / "app/probe/migrations"
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "0001_fails.py").write_text(
         "from django.db import migrations\n\n"
-        "def fail(apps, schema_editor):\n    raise RuntimeError('this migration fails')\n\n"
+        f"def fail(apps, schema_editor):\n    {statement}\n\n"
         "class Migration(migrations.Migration):\n    operations = [migrations.RunPython(fail)]\n"
     )
 
