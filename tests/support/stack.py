@@ -161,6 +161,13 @@ class Stack:
         done = run("docker", "logs", self.container(service)["Id"])
         return done.stdout + done.stderr
 
+    def complete_log(self, service: str) -> str:
+        """Return the log with the lines of all requests answered so far."""
+        # Each worker of nginx writes its own lines together, up to a second late (nginx/http/access-log.conf): a later
+        # request's line, from another worker, says nothing about an earlier one's.
+        time.sleep(1.5)
+        return self.log(service)
+
     def processes(self, service: str) -> list[str]:
         """Return the process ids, as this machine sees them, of a container; its PID 1 comes first."""
         return processes_of(self.container(service)["Id"])
