@@ -2,14 +2,16 @@
 
 All go one way. Everything that can be wrong is found before anything is replaced: images are built under a tag of
 their own, each program reads in them what it will read, migrations run while the old release serves, and the new one
-is tried in a container that is not attached to the pool. New containers start next to the old ones, which go only
-when the new ones are healthy. If a verb is killed at any step, the same command run again ends what it began.
+is tried in a container that is not attached to the pool. New containers of uwsgi and nginx start next to the old ones,
+which go only when the new ones are healthy; after a change of transport, those of uwsgi-socket as well. If a verb is
+killed at any step, the same command run again ends what it began.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +34,8 @@ STOP_SECONDS = 60
 PIDFILE = "/run/uwsgi/uwsgi.pid"
 # Healthy only once a request goes through it to Django: it starts last.
 LAST = ("nginx",)
+# Their new containers start in this order next to the old ones, which end in the opposite one.
+NEXT_TO_THE_OLD = ("uwsgi-socket", "uwsgi", "nginx")
 
 
 def deploy() -> None:
@@ -71,28 +75,25 @@ def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[Sta
 def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, everything: bool) -> State:
     """Prove what is new, and let it take over from what is old. Returns the new state."""
     running = [container for container in containers if container.running]
-    serving = [container for container in running if container.service == "uwsgi"]
-    different = wanted.different(before, running)
-    if len(serving) != before.replicas:
-        different.add("uwsgi")
-    project = not everything or "uwsgi" in different
-    prove(wanted, different & set(wanted.others()) if everything else set(), project=project)
+    different = wanted.different(before, running) if everything else {"uwsgi"}
+    project = "uwsgi" in different
+    prove(wanted, different & set(wanted.others()), project=project)
     claim()
-    now = replace(
-        before, files=state.relative(wanted.files), transport=stack.transport_of(wanted.files), folder=State.folder
-    )
-    if project:
-        started, old = take_over(wanted, before.replicas, running, everything=everything)
-        release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
+    now = replace(before, files=state.relative(wanted.files), transport=wanted.transport(), folder=State.folder)
+    if project or (different & set(LAST) and runs(*LAST, running)):
+        started, old = take_over(wanted, before, running, different, everything=everything)
         digests = {**now.digests, **{service: wanted.digests[service] for service in started}}
-        now = replace(now, release=release, digests=digests)
+        now = replace(now, digests=digests)
+        if project:
+            release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
+            now = replace(now, release=release)
         # From here on the next verb goes on with what is new, should this one be killed.
         state.write(now)
         retire(old)
     if everything:
         bring_others(wanted, now)
         now = replace(now, digests=wanted.digests)
-    elif not serving:
+    elif not runs("uwsgi", running):
         start(wanted, [service for service in LAST if not runs(service, running)])
     state.write(now)
     releases.remember()
@@ -100,29 +101,35 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
 
 
 def take_over(
-    wanted: Wanted, replicas: int, running: Sequence[Container], *, everything: bool
+    wanted: Wanted, before: State, running: Sequence[Container], different: set[str], *, everything: bool
 ) -> tuple[list[str], list[Container]]:
-    """Migrate, try the new release if one serves, and start it; return what was started and what is to be retired."""
+    """Migrate, try a new release if one serves, and start what is new next to what is old.
+
+    Returns the services of which new containers run, and the old containers, which can be retired.
+    """
     blocked = [service for service in wanted.config["services"] if takes_port(wanted.config, service, running)]
-    moved = everything and (bool(blocked) or pool_is_moved(wanted.config, running))
-    # A holder that binds where an older one is bound would take its place before what is new is proven.
+    moved = everything and bool(blocked or pool_is_moved(wanted.config, running))
     later = (*LAST, *blocked, *(name for name in wanted.others() if moved and name.endswith("-socket")))
     missing = [service for service in wanted.others() if service not in later and not runs(service, running)]
-    known = {container.id for container in stack.containers()}
-    try:
+    kept = set() if before.transport != wanted.transport() else {"uwsgi-socket"}
+    replaced = [
+        name for name in NEXT_TO_THE_OLD if name in different - kept and (name == "uwsgi" or runs(name, running))
+    ]
+    with undone_on_failure({image_of(wanted.config, service) for service in (*missing, *replaced)}):
         start(wanted, missing)
-        with timed("release (migrations, static files)"):
-            run_release(wanted.files)
-        if runs("uwsgi", running):
-            with timed("trial, not attached to the pool"):
-                proof.trial(wanted.files, releases.NEXT)
+        if "uwsgi" in different:
+            with timed("release (migrations, static files)"):
+                run_release(wanted.files)
+            if runs("uwsgi", running):
+                with timed("trial, not attached to the pool"):
+                    proof.trial(wanted.files, releases.NEXT)
         if not moved:
-            return [*missing, "uwsgi"], switch(wanted.files, wanted.images["uwsgi"], replicas)
-    except BaseException:
-        new = [container for container in stack.containers() if container.id not in known]
-        remove([container.id for container in new if container.service in missing])
-        raise
-    in_place(wanted, replicas)
+            old: list[Container] = []
+            for service in replaced:
+                name_latest(wanted, service)
+                old = start_new(wanted.files, service, before.replicas if service == "uwsgi" else 1) + old
+            return [*missing, *replaced], old
+    in_place(wanted, before.replicas)
     return wanted.services(), []
 
 
@@ -225,7 +232,9 @@ def rollback() -> None:
         start_again(files, [service for service in others if not runs(service, running)])
         with timed("static files"):
             stack.run_once(files, "release", "release.py", "--publish-only", release=previous)
-        old = switch(files, f"{releases.repository()}:{previous}", before.replicas)
+        with undone_on_failure([f"{releases.repository()}:latest"]):
+            releases.name(f"{releases.repository()}:{previous}", "latest")
+            old = start_new(files, "uwsgi", before.replicas)
         state.write(replace(before, files=tuple(files), release=previous))
         retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
@@ -265,15 +274,11 @@ def scale(wanted: str) -> None:
 def add(files: Sequence[str], count: int) -> None:
     """Start more containers of the release that serves. Raises Stop, and removes them, if they do not get healthy."""
     serving = releases.running()
-    if serving:
-        # Not what was built since and is not proven, as by `make update`.
-        releases.name(serving, "latest")
-    known = {container.id for container in stack.containers("uwsgi")}
-    try:
-        stack.wait_for_new(start_more(files, count))
-    except BaseException:
-        remove([container.id for container in stack.containers("uwsgi") if container.id not in known])
-        raise
+    with undone_on_failure([]):
+        if serving:
+            # Not what was built since and is not proven, as by `make update`.
+            releases.name(serving, "latest")
+        stack.wait_for_new(start_more(files, "uwsgi", count))
 
 
 def reload() -> None:
@@ -297,38 +302,42 @@ def wait_for_restart(before: Container) -> None:
     )
 
 
-def switch(files: Sequence[str], image: str, replicas: int) -> list[Container]:
-    """Start `replicas` containers of an image next to those that serve, and return these, which can go now."""
-    latest = f"{releases.repository()}:latest"
-    before = releases.running() or stack.images([latest]).get(latest)
-    releases.name(image, "latest")
-    known = {container.id for container in stack.containers("uwsgi")}
+@contextmanager
+def undone_on_failure(names: Iterable[str]) -> Iterator[None]:
+    """Remove the containers that are new, and give these names back to their images, if what follows fails."""
+    known = {container.id for container in stack.containers()}
+    before = stack.images(names)
     try:
-        with timed(f"start of {replicas}"):
-            new = start_more(files, replicas)
-            stack.wait_for_new(new)
+        yield
     except BaseException:
-        remove([container.id for container in stack.containers("uwsgi") if container.id not in known])
-        if before:
-            releases.name(before, "latest")
+        remove([container.id for container in stack.containers() if container.id not in known])
+        for name, image in before.items():
+            stack.docker("tag", image, name)
         raise
-    return [container for container in stack.containers("uwsgi") if container.id not in new]
 
 
-def start_more(files: Sequence[str], count: int) -> list[str]:
+def start_new(files: Sequence[str], service: str, count: int) -> list[Container]:
+    """Start `count` containers of what `latest` is, wait, and return those that served so far: they can go now."""
+    with timed(f"start of {service}" if count == 1 else f"start of {count} {service}"):
+        new = start_more(files, service, count)
+        stack.wait_for_new(new)
+    return [container for container in stack.containers(service) if container.id not in new]
+
+
+def start_more(files: Sequence[str], service: str, count: int) -> list[str]:
     """Start `count` more containers of what `latest` is, and return their ids.
 
     Compose counts a stopped container as one of those wanted and starts it again, with its old code. One that
     a killed deploy was stopping may end at any moment: hence the removal, and the second and third look.
     """
-    known = {container.id for container in stack.containers("uwsgi")}
+    known = {container.id for container in stack.containers(service)}
     options = ["--detach", "--no-build", "--no-deps", "--no-recreate"]
     new: list[str] = []
     for _ in range(3):
-        remove([container.id for container in stack.containers("uwsgi") if not container.running])
-        total = len(stack.containers("uwsgi")) + count - len(new)
-        stack.compose(files, "up", *options, "--scale", f"uwsgi={total}", "uwsgi")
-        new = [container.id for container in stack.containers("uwsgi") if container.id not in known]
+        remove([container.id for container in stack.containers(service) if not container.running])
+        total = len(stack.containers(service)) + count - len(new)
+        stack.compose(files, "up", *options, "--scale", f"{service}={total}", service)
+        new = [container.id for container in stack.containers(service) if container.id not in known]
         if len(new) >= count:
             return new
     raise Stop("The old containers keep stopping and starting. Look at: make ps, then try again")

@@ -357,5 +357,5 @@ def wait_for_new(ids: Sequence[str]) -> None:
         lambda: present(ids),
         lambda container: not container.running or container.restarts > 0 or container.health == "unhealthy",
         seconds=HEALTHY_SECONDS,
-        message="The new release does not become healthy (above). The old one keeps serving.",
+        message="What is new does not become healthy (above). What served before keeps serving.",
     )

@@ -38,6 +38,10 @@ class Wanted:
         """Return the services whose image is not the project's."""
         return [name for name in self.services() if not self.images[name].startswith(f"{releases.repository()}:")]
 
+    def transport(self) -> str:
+        """Return the transport of these files."""
+        return stack.transport_of(self.files)
+
     def different(self, before: State, running: Sequence[Container]) -> set[str]:
         """Return the services whose running containers are not what the files, or the files they mount, ask for."""
         found = set()
@@ -45,7 +49,8 @@ class Wanted:
             mine = [container for container in running if container.service == service]
             image = self.ids.get(self.images[service])
             as_wanted = all(container.image == image and container.health != "unhealthy" for container in mine)
-            if not mine or not as_wanted or before.digests.get(service) != self.digests[service]:
+            count = before.replicas if service == "uwsgi" else 1
+            if len(mine) != count or not as_wanted or before.digests.get(service) != self.digests[service]:
                 found.add(service)
         return found
 

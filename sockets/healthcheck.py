@@ -12,8 +12,8 @@ import struct
 import sys
 from pathlib import Path
 
-# nginx.sock or uwsgi.sock
-POOL = max(Path("/run/pool").glob("*.sock"), default=Path("/run/pool/*.sock"))
+# uwsgi-socket's pool has the name of the transport (sockets/transports/).
+POOL = Path("/run/pool", f"{os.environ.get('TRANSPORT', 'nginx')}.sock")
 SECONDS = 3
 TCP_INFO_UNACKED = 24  # offset in struct tcp_info; for a listening socket: connections waiting to be accepted
 TCP_INFO_SACKED = 28  # ... and the limit (linux/net/ipv4/tcp.c, tcp_get_info)

@@ -92,17 +92,29 @@ def steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     def noted(name: str) -> Callable[..., Any]:
         return lambda *_, **__: taken.append(name)
 
+    def started(_: Any, service: str, count: int) -> list[stack.Container]:
+        taken.append(f"start {service}")
+        return [container(service)] * count
+
     monkeypatch.setattr(deploy, "preflight", Anything(check=noted("preflight"), bound=lambda _: []))
     monkeypatch.setattr(
         deploy,
         "proof",
-        Anything(project=noted("check"), uwsgi=noted("uwsgi"), nginx=noted("nginx -t"), trial=noted("trial")),
+        Anything(
+            project=noted("check"),
+            nginx=noted("nginx -t"),
+            socket_holder=noted("holder"),
+            trial=noted("trial"),
+        ),
     )
     monkeypatch.setattr(stack, "config", lambda _: {"services": {}})
     monkeypatch.setattr(stack, "build", noted("build"))
     monkeypatch.setattr(deploy, "run_release", noted("release"))
-    for name in ("switch", "retire", "launch", "name_latest", "pool_is_moved", "takes_port", "claim", "quiet"):
+    for name in ("launch", "name_latest", "pool_is_moved", "takes_port", "claim", "quiet", "remove"):
         monkeypatch.setattr(deploy, name, noted(name))
+    monkeypatch.setattr(deploy, "start_new", started)
+    monkeypatch.setattr(deploy, "retire", lambda old: taken.extend(f"retire {container.service}" for container in old))
+    monkeypatch.setattr(stack, "images", lambda _: {})
     monkeypatch.setattr(releases, "remember", noted("remember"))
     monkeypatch.setattr(releases, "keep", lambda *_, **__: "r")
     monkeypatch.setattr(deploy, "look", lambda *_: wanted())
@@ -122,19 +134,37 @@ class Anything:
 def test_a_change_takes_its_steps_in_order(steps: Steps) -> None:
     before = State(TCP, "tcp", "old", 1)
     now, _ = deploy.bring(TCP, before, everything=True)
-    wanted_order = ["preflight", "build", "check", "nginx -t", "release", "trial", "switch", "retire", "launch"]
+    wanted_order = ["preflight", "build", "check", "nginx -t", "release", "trial", "start uwsgi", "start nginx"]
+    wanted_order += ["retire nginx", "retire uwsgi"]
     assert [step for step in steps if step in wanted_order] == wanted_order
+    assert "launch" not in steps, "nothing is replaced in place"
     assert (now.release, now.replicas, now.digests) == ("r", 1, wanted().digests)
     assert state.read() == now
 
 
 def test_make_deploy_takes_the_same_steps_and_leaves_other_services_alone(steps: Steps) -> None:
     deploy.bring(TCP, State(TCP, "tcp"), everything=False)
-    assert "switch" in steps
-    assert not {"nginx -t", "launch", "name_latest"} & {*steps}
+    assert "start uwsgi" in steps
+    assert not {"nginx -t", "launch", "start nginx", "retire nginx"} & {*steps}
 
 
-@pytest.mark.parametrize("failing", ["build", "check", "nginx -t", "release", "trial", "switch"])
+def test_a_change_of_transport_replaces_the_inner_socket_as_well(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")
+    running(monkeypatch, *map(container, services))
+    asked = wanted(
+        config={"services": {service: {} for service in (*services, "release")}},
+        images=dict.fromkeys(services, "n:next") | {"uwsgi": "shop-uwsgi:next"},
+        digests=dict.fromkeys(services, "new-b") | {"nginx-socket": "a-b"},
+    )
+    monkeypatch.setattr(deploy, "look", lambda *_: asked)
+    before = State((), "unix-socket", digests=dict.fromkeys(services, "a-b"))
+    assert deploy.bring(TCP, before, everything=True)[0].transport == "tcp"
+    order = ["start uwsgi-socket", "start uwsgi", "start nginx", "retire nginx", "retire uwsgi", "retire uwsgi-socket"]
+    assert [step for step in steps if step.startswith(("start ", "retire "))] == order
+    assert "launch" not in steps
+
+
+@pytest.mark.parametrize("failing", ["build", "check", "nginx -t", "release", "trial", "start uwsgi"])
 def test_what_fails_leaves_all_that_follows_undone(steps: Steps, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise console.Stop(failing)
@@ -146,13 +176,14 @@ def test_what_fails_leaves_all_that_follows_undone(steps: Steps, monkeypatch: py
         "nginx -t": (steps_module, "nginx"),
         "release": (deploy, "run_release"),
         "trial": (steps_module, "trial"),
-        "switch": (deploy, "switch"),
+        "start uwsgi": (deploy, "start_new"),
     }
     monkeypatch.setattr(*owners[failing], fails)
     with pytest.raises(console.Stop, match=failing):
         deploy.bring(TCP, State(TCP, "tcp"), everything=True)
     assert "launch" not in steps
-    assert failing == "switch" or "switch" not in steps
+    assert not [step for step in steps if step.startswith(("start ", "retire "))]
+    assert ("remove" in steps) == (failing in {"release", "trial", "start uwsgi"})
     assert steps[-1] == "quiet"
     assert state.read() is None
 

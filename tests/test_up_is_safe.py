@@ -2,65 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-from tests.support.breaks import add_migration, failing_migration
+from tests.support.breaks import WRONG, Break, add_migration, failing_migration, put_back
 from tests.support.site import Site
 from tests.support.stack import run
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """One thing that is wrong: the deed, and a part of the message."""
-
-    name: str
-    do: Callable[[Site], None]
-    said: str
-
-
-def replaced(file: str, old: str, new: str) -> Callable[[Site], None]:
-    """Return the deed that replaces a text in a file."""
-
-    def do(site: Site) -> None:
-        path = site.folder / file
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
-
-    return do
-
-
-def missing_variable(site: Site) -> None:
-    """Ask the environment for what it does not have."""
-    site.append("settings.py", 'os.environ["WHICH_IS_NOT_SET"]')
-
-
-WRONG = (
-    Wrong("failing migration", failing_migration, "RuntimeError: this migration fails"),
-    Wrong(
-        "misspelt nginx directive",
-        replaced("nginx/http/client-limits.conf", "client_max_body_size", "client_max_body_sizee"),
-        'unknown directive "client_max_body_sizee"',
-    ),
-    Wrong(
-        "misspelt uwsgi.ini option",
-        replaced("uwsgi/uwsgi.ini", "master = true", "master = true\nmastre = true"),
-        "[strict-mode] unknown config directive: mastre",
-    ),
-    Wrong(
-        "misspelt uwsgi-socket.ini option",
-        replaced("sockets/uwsgi-socket.ini", "master = true", "master = true\nmastre = true"),
-        "[strict-mode] unknown config directive: mastre",
-    ),
-    Wrong("missing variable", missing_variable, "WHICH_IS_NOT_SET"),
-)
-
-
-CONFIGURATION = ("nginx/http/client-limits.conf", "uwsgi/uwsgi.ini", "sockets/uwsgi-socket.ini")
 
 
 def tags(site: Site) -> list[str]:
@@ -74,20 +20,12 @@ def ids(site: Site) -> list[str]:
     return run("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={site.project}").stdout.split()
 
 
-def put_back(site: Site, files: dict[Path, bytes]) -> None:
-    """Undo a deed."""
-    site.restore()
-    for path, content in files.items():
-        path.write_bytes(content)
-
-
 @pytest.mark.one_transport
 @pytest.mark.parametrize(
     "wrong",
     [pytest.param(way, id=way.name, marks=[pytest.mark.slow] * (way.do != failing_migration)) for way in WRONG],
 )
-def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Wrong) -> None:
-    files = {site.folder / name: (site.folder / name).read_bytes() for name in CONFIGURATION}
+def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Break) -> None:
     state = (site.folder / f".{site.project}.state.json").read_text()
     before = ids(site), tags(site), site.releases()
     try:
@@ -95,7 +33,7 @@ def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Wron
             wrong.do(site)
             answer = site.refused("up")
     finally:
-        put_back(site, files)
+        put_back(site)
     assert wrong.said in answer
     assert load.lost() == []
     assert (ids(site), tags(site), site.releases()) == before

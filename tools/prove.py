@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 import requests
 
 from tests.support import runs
-from tests.support.breaks import BREAKS, Break
+from tests.support.breaks import BREAKS, WRONG, Break, add_migration, put_back
 from tests.support.site import Site
 from tests.support.stack import ROOT, processes_of, run, wait_until
 from tools.load import Load
@@ -28,8 +29,9 @@ from tools.load import Load
 PAGE = ROOT / "docs/measured/proof.md"
 TRANSPORTS = ("tcp", "unix-socket")
 # A whole proof must end by itself.
-DEADLINE_SECONDS = 45 * 60
+DEADLINE_SECONDS = 60 * 60
 WORKERS = 4
+NO_DRAIN = "tests/overrides/no-drain.yaml"
 # The restart policy and a start
 GAP_SECONDS = 10
 
@@ -85,8 +87,8 @@ def measured(site: Site, event: str, allowed: int | None, act: Callable[[], None
             time.sleep(0.2)
     row = Row(site.transport, event, load.requests, len(load.failures), allowed, time.monotonic() - began)
     print(row.line(), flush=True)
-    for one in load.failures[: 5 if row.holds() else 20]:
-        print(f"      {one.second:6.1f} s  {one.request}  {one.reason[:110]}", flush=True)
+    for failure in load.failures[: 5 if row.holds() else 20]:
+        print(f"      {failure.second:6.1f} s  {failure.request}  {failure.reason[:110]}", flush=True)
     return row
 
 
@@ -98,16 +100,104 @@ def deploys(site: Site, count: int) -> None:
         assert site.version() == f"release {number}"
 
 
-def refused(site: Site, broken: Break) -> None:
-    """Deploy a broken release, which must be refused with the reason while the old one serves."""
-    version = site.version()
+def refused(site: Site, verb: str, broken: Break) -> None:
+    """Type a verb that must refuse what is broken, with the reason, while what ran before serves."""
+    version, before = site.version(), site.containers()
     try:
         broken.do(site)
         site.change("broken")
-        assert broken.said in site.refused("deploy"), broken.name
-        assert site.version() == version, broken.name
+        assert broken.said in site.refused(verb), broken.name
+        assert (site.version(), site.containers()) == (version, before), broken.name
+    finally:
+        put_back(site)
+
+
+def change_limit(site: Site, count: int) -> None:
+    """Change a limit in nginx/ and type `make up`, so many times."""
+    file = site.folder / "nginx/http/client-limits.conf"
+    text = file.read_text()
+    try:
+        for number in range(count):
+            file.write_text(re.sub(r"client_max_body_size \w+;", f"client_max_body_size {11 + number}m;", text))
+            before = site.containers("nginx")
+            site.made("up")
+            assert site.containers("nginx") != before
+    finally:
+        file.write_text(text)
+
+
+def compose(site: Site, *arguments: str) -> None:
+    """Type a `docker compose` command."""
+    files = site.environment["COMPOSE_FILE"].replace("compose.tcp.yaml", f"compose.{site.transport}.yaml")
+    environment = {**site.environment, "COMPOSE_FILE": files}
+    done = run("docker", "compose", *arguments, cwd=site.folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def restart_nginx(site: Site, count: int) -> None:
+    """Type `docker compose restart nginx`, so many times."""
+    for _ in range(count):
+        compose(site, "restart", "nginx")
+
+
+def new_secret(site: Site) -> None:
+    """Remove the secret key, and have `make up` make and take in another."""
+    (site.folder / "secrets/django_secret_key").unlink()
+    site.made("up")
+
+
+def new_hosts(site: Site) -> None:
+    """Add a host name, which nginx and Django both take in."""
+    site.environment["DJANGO_ALLOWED_HOSTS"] = "localhost,127.0.0.1,[::1],added.example.com"
+    site.made("up")
+    address = f"http://127.0.0.1:{site.environment['HTTP_PORT']}/version"
+    assert requests.get(address, headers={"Host": "added.example.com"}, timeout=20).status_code == 200
+
+
+def switch_transport(site: Site) -> None:
+    """Go over to the other transport, and back."""
+    for transport in (*(name for name in TRANSPORTS if name != site.transport), site.transport):
+        site.made("up-tcp" if transport == "tcp" else "up-unix")
+        assert site.get("/echo").json()["meta"]["TRANSPORT"] == transport
+
+
+def slow_migration(site: Site) -> None:
+    """Take in a migration of 30 s."""
+    try:
+        add_migration(site, "__import__('time').sleep(30)")
+        site.change("after a slow migration")
+        site.made("up")
+        assert site.version() == "after a slow migration"
     finally:
         site.restore()
+
+
+def changes(site: Site, count: int) -> list[Row]:
+    """Change each part that can change while the stack runs."""
+    return [
+        measured(site, f"`make up` with a changed limit of nginx, {count} times", 0, lambda: change_limit(site, count)),
+        measured(site, f"`docker compose restart nginx`, {count} times", 0, lambda: restart_nginx(site, count)),
+        measured(site, "`make up` with a new secret key", 0, lambda: new_secret(site)),
+        measured(site, "`make up` with one more host name", 0, lambda: new_hosts(site)),
+        measured(site, "the other transport, and back", 0, lambda: switch_transport(site)),
+        measured(site, "`make up` with a migration of 30 s", 0, lambda: slow_migration(site)),
+        *(
+            measured(site, f"`make up` refused: {broken.name}", 0, partial(refused, site, "up", broken))
+            for broken in WRONG
+        ),
+    ]
+
+
+def without_drain(site: Site) -> Row:
+    """Restart nginx as above, but without its drain: the control of the rows above."""
+    plain = site.environment["COMPOSE_FILE"]
+    site.environment["COMPOSE_FILE"] = f"{plain}:{NO_DRAIN}"
+    try:
+        site.made("up")
+        return measured(site, "control: nginx restarted 6 times, no drain", None, lambda: restart_nginx(site, 6))
+    finally:
+        site.environment["COMPOSE_FILE"] = plain
+        site.made("up")
 
 
 def typed(site: Site, verb: str) -> None:
@@ -245,7 +335,12 @@ def prove(folder: Path, transport: str, releases: int, least: int) -> list[Row |
             measured(site, "scale 1, 3, 1", 0, lambda: scaling(site)),
             measured(site, "reload", 0, lambda: typed(site, "reload")),
             measured(site, "restart of uwsgi", 0, lambda: typed(site, "restart")),
-            *(measured(site, f"broken release refused: {one.name}", 0, partial(refused, site, one)) for one in BREAKS),
+            *(
+                measured(site, f"`make deploy` refused: {broken.name}", 0, partial(refused, site, "deploy", broken))
+                for broken in BREAKS
+            ),
+            *changes(site, releases),
+            without_drain(site),
             *faults(site),
             gap(site, "nginx-socket"),
             gap(site, "uwsgi-socket"),
@@ -271,8 +366,9 @@ of a 3 s request. A request is lost when its answer is not the right one with st
 {head}
 {table}
 
-A killed process loses the requests it had accepted; "may lose" is that number. The control is the usual
-tutorial setup: uWSGI binds its own socket and its container is recreated.
+A killed process loses the requests it had accepted; "may lose" is that number. The controls show that a lost request
+would be seen: nginx without its drain, and the usual tutorial setup, in which uWSGI binds its own socket and its
+container is recreated.
 
 When the process that holds the published port or the queue is killed, the requests that wait there are lost.
 What counts is how long no one is served:

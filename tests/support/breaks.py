@@ -1,11 +1,13 @@
-"""Seven ways to break a release, and what `make deploy` must say of each."""
+"""Ways to break a release or a configuration, and what `make deploy` or `make up` must say of each."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.support.site import Site
+from tests.support.stack import ROOT
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,51 @@ BREAKS = (
     Break("memory limit met at start", too_much_memory, "memory limit"),
     Break("image does not build", failing_image, "No matching distribution found for no-such-thing-as-this==1.0"),
 )
+
+
+def replaced(file: str, old: str, new: str) -> Callable[[Site], None]:
+    """Return the deed that replaces a text in a file."""
+
+    def do(site: Site) -> None:
+        path = site.folder / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return do
+
+
+def missing_variable(site: Site) -> None:
+    """Ask the environment for what it does not have."""
+    site.append("settings.py", 'os.environ["WHICH_IS_NOT_SET"]')
+
+
+MISSPELT = "[strict-mode] unknown config directive: mastre"
+# For `make up`, which takes in the files of nginx/, sockets/ and uwsgi/ as well
+WRONG = (
+    Break("failing migration", failing_migration, "RuntimeError: this migration fails"),
+    Break(
+        "misspelt nginx directive",
+        replaced("nginx/http/client-limits.conf", "client_max_body_size", "client_max_body_sizee"),
+        'unknown directive "client_max_body_sizee"',
+    ),
+    Break(
+        "misspelt uwsgi.ini option",
+        replaced("uwsgi/uwsgi.ini", "master = true", "master = true\nmastre = true"),
+        MISSPELT,
+    ),
+    Break(
+        "misspelt uwsgi-socket.ini option",
+        replaced("sockets/uwsgi-socket.ini", "master = true", "master = true\nmastre = true"),
+        MISSPELT,
+    ),
+    Break("missing variable", missing_variable, "WHICH_IS_NOT_SET"),
+)
+CONFIGURATION = ("nginx/http/client-limits.conf", "uwsgi/uwsgi.ini", "sockets/uwsgi-socket.ini")
+
+
+def put_back(site: Site) -> None:
+    """Undo a break."""
+    site.restore()
+    for file in CONFIGURATION:
+        shutil.copyfile(ROOT / file, site.folder / file)
