@@ -28,7 +28,8 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Cod
 printf 'Types: deb\\nURIs: %s\\nSuites: trixie\\nComponents: main\\nSigned-By: %s\\n' "$mirror" \
 /usr/share/keyrings/debian-archive-keyring.gpg >/etc/apt/sources.list.d/docker-from-trixie.sources
 cp ops/docker-from-trixie.pref /etc/apt/preferences.d/"""
-INSTALL = "apt-get install --yes --no-install-recommends ca-certificates iptables"
+# --no-remove: apt would remove another vendor's Docker, with every container that it runs.
+INSTALL = "apt-get install --yes --no-remove --no-install-recommends ca-certificates iptables"
 DEBIAN = f"{INSTALL} docker.io docker-cli docker-buildx docker-compose"
 UBUNTU = f"{INSTALL} docker.io docker-buildx docker-compose-v2"
 
@@ -41,7 +42,7 @@ def ensure() -> None:
     if not lacking():
         return
     refuse_what_is_not_ours()
-    if shutil.which("dockerd") is None or too_old():
+    if shutil.which("dockerd") is None:
         install()
     if version("Docker Engine") is None:
         start()
@@ -84,7 +85,16 @@ def refuse_what_is_not_ours() -> None:
     needs = f"This needs {'; '.join(lacking())}."
     if host := os.environ.get("DOCKER_HOST"):
         raise Stop(f"{needs}\nDOCKER_HOST is {host}. Start or update the engine there, or: unset DOCKER_HOST")
+    if "podman" in (quiet(["docker", "--version"]) or "").lower():
+        raise Stop(f"{needs}\n`docker` is Podman on this machine, with which this is not tested. Use one with Docker.")
     steps = commands()
+    if shutil.which("dockerd") and too_old():
+        debian = steps and quiet(["dpkg-query", "--show", "docker.io"]) is not None
+        how = "\n".join(command for _, command in steps) if debian else "Update it as Docker's own documentation says."
+        raise Stop(
+            f"{needs}\nDocker is installed, and an update stops every container of this machine for a moment. So it is "
+            f"yours to do, as root, in this folder:\n{how}"
+        )
     if os.geteuid() == 0 and steps:
         return
     socket = Path("/var/run/docker.sock")

@@ -18,7 +18,6 @@ from ops.console import ROOT, Stop, run
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 DEVELOPMENT = "overrides/dev.yaml"
-HOST_NETWORK = "overrides/host-network.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
@@ -150,12 +149,7 @@ def read_settings(_: tuple[tuple[str, str], ...]) -> Settings:
 
 
 def with_transport(files: Sequence[str], transport: str) -> list[str]:
-    """Return `files` with this transport in place of the one they name; the others stay.
-
-    Raises Stop if they do not go together.
-    """
-    if transport == "tcp" and includes(files, HOST_NETWORK):
-        raise Stop(f"{HOST_NETWORK} needs the Unix socket. Type make up-unix, or remove it from COMPOSE_FILE in .env")
+    """Return `files` with this transport in place of the one they name; the others stay."""
     others = [file for file in files if file not in TRANSPORTS.values()]
     return [others[0], TRANSPORTS[transport], *others[1:]]
 

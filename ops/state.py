@@ -82,7 +82,7 @@ def current_files() -> list[str]:
 
 
 def wanted_files(transport: str) -> list[str]:
-    """Return the files that COMPOSE_FILE names, over this transport. Raises Stop if they do not go together."""
+    """Return the files that COMPOSE_FILE names, over this transport."""
     files = stack.settings().files.split(":")
     return stack.with_transport(files, transport) if transport in stack.TRANSPORTS else files
 

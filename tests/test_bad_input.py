@@ -343,6 +343,7 @@ def test_what_to_type_where_docker_may_not_be_installed(
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(engine, "version", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "access", lambda *_: True)
@@ -358,3 +359,46 @@ def test_docker_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         "Docker Engine 26.1 or newer (found: 20.10.24)",
         "Compose 2.26 or newer (found: no answer)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("installed", "package", "said"),
+    [
+        (
+            {"Docker Engine": (28, 0), "Compose": (2, 40), "Buildx": None},
+            "docker.io",
+            "apt-get install .*docker-buildx",
+        ),
+        ({"Docker Engine": (25, 0), "Compose": (2, 24), "Buildx": (0, 12)}, None, "as Docker's own documentation says"),
+        # Stopped, and without Compose
+        ({"Docker Engine": None, "Compose": None, "Buildx": (0, 13)}, None, "as Docker's own documentation says"),
+    ],
+)
+def test_an_engine_that_is_installed_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, tuple[int, ...] | None], package: str | None, said: str
+) -> None:
+    """An update stops every container of the machine; that of another vendor's packages removes them."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "version", installed.get)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/dockerd")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(engine, "quiet", lambda command: package if "dpkg-query" in command else "Docker version 25")
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian", "VERSION_ID": "13"})
+    for change in ("install", "start"):
+        monkeypatch.setattr(engine, change, lambda: pytest.fail("changed something"))
+    with pytest.raises(console.Stop, match=f"(?s)Docker is installed, .*{said}"):
+        engine.ensure()
+
+
+def test_podman_is_not_taken_for_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "version", lambda _: (5, 4))
+    monkeypatch.setattr(engine, "quiet", lambda _: "podman version 5.4.2")
+    monkeypatch.setattr(engine, "install", lambda: pytest.fail("changed something"))
+    with pytest.raises(console.Stop, match="is Podman on this machine"):
+        engine.ensure()
+
+
+def test_nothing_is_removed_to_install_docker() -> None:
+    for command in (engine.DEBIAN, engine.UBUNTU):
+        assert "--no-remove" in command

@@ -41,13 +41,17 @@ def test_it_listens_where_the_settings_say_and_nowhere_else(site: Checkout) -> N
         socket.create_connection(("127.0.0.2", int(site.environment["HTTP_PORT"])), timeout=5)
 
 
-def test_only_what_holds_the_socket_is_on_the_hosts_network(site: Checkout) -> None:
+def modes(site: Checkout) -> dict[str, list[str]]:
+    """Return network and hardening of the two containers that clients meet."""
     shown = "{{.HostConfig.NetworkMode}} {{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}}"
-    modes = {
+    return {
         service: run("docker", "inspect", "--format", shown, site.containers(service)[0]).stdout.split()
         for service in ("nginx-socket", "nginx")
     }
-    assert modes == {"nginx-socket": ["host", "[ALL]", "true"], "nginx": ["none", "[ALL]", "true"]}
+
+
+def test_only_what_holds_the_socket_is_on_the_hosts_network(site: Checkout) -> None:
+    assert modes(site) == {"nginx-socket": ["host", "[ALL]", "true"], "nginx": ["none", "[ALL]", "true"]}
 
 
 def test_the_port_is_served_again_after_its_holder_was_killed(site: Checkout) -> None:
@@ -64,8 +68,12 @@ def test_the_port_is_served_again_after_its_holder_was_killed(site: Checkout) ->
     wait_until(lambda: site.get("/").status_code == 200, "served again", 5)
 
 
-def test_over_tcp_it_is_refused_with_what_to_type(site: Checkout) -> None:
-    assert "make up-unix" in site.refused("up-tcp")
+@pytest.mark.slow
+def test_over_tcp_it_serves_as_well(site: Checkout) -> None:
+    site.made("up-tcp")
+    assert site.get("/api/request").json()["transport"] == "tcp"
+    wire = [f"{site.project}_wire", "[ALL]", "true"]
+    assert modes(site) == {"nginx-socket": ["host", "[ALL]", "true"], "nginx": wire}
 
 
 @pytest.mark.slow

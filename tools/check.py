@@ -14,8 +14,6 @@ from tools.lint import ROOT, Check, command, program, report, summary
 PROJECT = f"check-{CHECKOUT}"
 TRANSPORTS = ("tcp", "unix-socket")
 CAPABILITIES = sorted(path.stem for path in (ROOT / "overrides").glob("*.yaml"))
-# Over TCP nginx has to be on the network `wire`, which this takes away.
-UNIX_SOCKET_ONLY = ("host-network",)
 # Below MEDIUM gixy speaks of taste. The limit on open files is in compose.yaml, which gixy cannot see; and without
 # try_files, which saves one stat, nginx would tell which folders exist.
 GIXY = ("-ll", "--skips", "worker_rlimit_nofile_vs_connections,try_files_is_evil_too")
@@ -42,8 +40,7 @@ def combined() -> list[tuple[str, ...]]:
     """Return each transport alone, with each capability, with any two, and with all."""
     found: dict[tuple[str, ...], None] = {}
     for transport in TRANSPORTS:
-        possible = [name for name in CAPABILITIES if transport == "unix-socket" or name not in UNIX_SOCKET_ONLY]
-        for extra in ((), *combinations(possible, 1), *combinations(possible, 2), tuple(possible)):
+        for extra in ((), *combinations(CAPABILITIES, 1), *combinations(CAPABILITIES, 2), tuple(CAPABILITIES)):
             found[(transport, *extra)] = None
     return list(found)
 
