@@ -29,7 +29,9 @@ LOOP_SECONDS = 60.0
 ADDRESS_COPIES = 2
 # What nginx adds to a request's headers (nginx/location/uwsgi-params.conf), rounded up
 OWN_VARIABLES = 30
+# Group and mode; the group is that of the service that connects.
 SOCKET = "10000 770"
+PORT_SOCKET = ("/run/pool/nginx.sock", "10101 770")
 
 
 Check = Callable[["Facts"], Iterator[str]]
@@ -42,8 +44,8 @@ class Facts:
     nginx: Mapping[str, str]
     uwsgi: Mapping[str, str]
     grace: Mapping[str, float]
-    listen: int
-    somaxconn: int
+    # Of each service that holds a socket: the length of its queue, and what the kernel allows
+    queues: Mapping[str, tuple[int, int]]
     descriptors: int = sys.maxsize
     memory: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     sockets: Mapping[str, str] = field(default_factory=dict)
@@ -111,11 +113,12 @@ def buffers(facts: Facts) -> Iterator[str]:
 
 def queue(facts: Facts) -> Iterator[str]:
     """Find a queue that the kernel cuts short."""
-    if facts.listen > facts.somaxconn:
-        yield (
-            f"listen (sockets/uwsgi-socket.ini) is {facts.listen}, above net.core.somaxconn {facts.somaxconn}: "
-            "uwsgi-socket will not start again. Raise the sysctl of `uwsgi-socket` in compose.yaml."
-        )
+    for service, (listen, somaxconn) in facts.queues.items():
+        if listen > somaxconn:
+            yield (
+                f"listen (sockets/{service}.ini) is {listen}, above net.core.somaxconn {somaxconn}: {service} will not "
+                f"start again. Raise the sysctl of `{service}` in compose.yaml; on the host's network, this machine's."
+            )
 
 
 def descriptors(facts: Facts) -> Iterator[str]:
@@ -141,11 +144,12 @@ def memory(facts: Facts) -> Iterator[str]:
 def sockets(facts: Facts) -> Iterator[str]:
     """Find sockets that nginx and uwsgi may not open, or that others may."""
     for path, has in facts.sockets.items():
-        if has != SOCKET:
+        service, wanted = ("nginx-socket", PORT_SOCKET[1]) if path == PORT_SOCKET[0] else ("uwsgi-socket", SOCKET)
+        if has != wanted:
             yield (
-                f"{path} has group and mode {has}, not {SOCKET}: nginx or uwsgi cannot open it, or others can. "
-                "Check `umask = 007` in sockets/uwsgi-socket.ini and the volume in compose.yaml, "
-                "then: make restart S=uwsgi-socket"
+                f"{path} has group and mode {has}, not {wanted}: nginx or uwsgi cannot open it, or others can. "
+                f"Check `umask = 007` in sockets/{service}.ini and the volume in compose.yaml, "
+                f"then: make restart S={service}"
             )
 
 
@@ -188,7 +192,8 @@ CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, p
 
 def gather() -> Facts:
     """Read the running stack. Raises Stop if it does not run."""
-    uwsgi, (nginx, *_), (holder, *_) = (stack.workers(service) for service in ("uwsgi", "nginx", "uwsgi-socket"))
+    uwsgi, (nginx, *_) = stack.workers("uwsgi"), stack.workers("nginx")
+    holders = [stack.workers(service)[0] for service in ("nginx-socket", "uwsgi-socket")]
     everything = [container for container in stack.containers() if container.service != "release"]
     return Facts(
         nginx=directives(inside(nginx, "nginx", "-T")),
@@ -196,11 +201,10 @@ def gather() -> Facts:
         grace={
             container.service: float(inspected(container, "{{.Config.StopTimeout}}")) for container in (nginx, uwsgi[0])
         },
-        listen=int(ini(inside(holder, "cat", "/etc/uwsgi/uwsgi-socket.ini"))["listen"]),
-        somaxconn=int(inside(holder, "cat", "/proc/sys/net/core/somaxconn")),
+        queues={holder.service: queue_of(holder) for holder in holders},
         descriptors=int(re.findall(r"Max open files +(\d+)", inside(nginx, "cat", "/proc/1/limits"))[0]),
         memory={container.name: memory_of(container) for container in uwsgi},
-        sockets=socket_modes(holder),
+        sockets={path: modes for holder in holders for path, modes in socket_modes(holder).items()},
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=parse_time(stack.docker("info", "--format", "{{.SystemTime}}").strip()) - time.time(),
         page=page_problem(nginx),
@@ -246,8 +250,14 @@ def memory_of(container: Container) -> tuple[int, int]:
     return sum(int(worker["pss_kB"]) for worker in workers) * 1024, int(inspected(container, "{{.HostConfig.Memory}}"))
 
 
+def queue_of(holder: Container) -> tuple[int, int]:
+    """Return the length of the queue that a service asks for, and what the kernel allows."""
+    listen = ini(inside(holder, "cat", f"/etc/uwsgi/{holder.service}.ini"))["listen"]
+    return int(listen), int(inside(holder, "cat", "/proc/sys/net/core/somaxconn"))
+
+
 def socket_modes(holder: Container) -> dict[str, str]:
-    """Return group and mode of each socket that uwsgi-socket has made."""
+    """Return group and mode of each socket that nginx-socket or uwsgi-socket has made."""
     output = inside(holder, "sh", "-c", "stat -c '%n %g %a' $(find /run/pool /run/wire -type s 2>/dev/null)")
     return {path: modes for path, _, modes in (line.partition(" ") for line in output.splitlines())}
 

@@ -1,4 +1,4 @@
-"""`make status` and `make top`: uWSGI's workers and the queue of uwsgi-socket, as a table or as JSON."""
+"""`make status` and `make top`: uWSGI's workers and the queues in front of them, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -66,14 +66,16 @@ def gather() -> dict[str, Any]:
     """Return the state of the stack. Raises Stop if no uwsgi container runs."""
     return {
         "transport": stack.transport_of(state.current_files()),
-        "queue": queue(),
+        # Connections that nginx has not accepted yet, and requests that no worker has
+        "port": queue("nginx-socket"),
+        "queue": queue("uwsgi-socket"),
         "containers": [container_state(container) for container in stack.workers()],
     }
 
 
-def queue() -> dict[str, Any] | None:
-    """Return where uwsgi-socket is bound and how full its queue is, None if it does not run."""
-    for container in stack.containers("uwsgi-socket"):
+def queue(service: str) -> dict[str, Any] | None:
+    """Return where a service that holds a socket is bound and how full its queue is, None if it does not run."""
+    for container in stack.containers(service):
         if container.running:
             return dict(json.loads(stack.docker("exec", container.id, "healthcheck.py")))
     return None
@@ -96,10 +98,7 @@ def container_state(container: Container) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """Return the document as lines a person can read."""
-    queue, containers = document["queue"], document["containers"]
-    waiting = (
-        f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else "uwsgi-socket is not running"
-    )
+    containers = document["containers"]
     versions = sorted({container["stats"]["version"] for container in containers})
     rows = [HEAD, *(row(container, worker) for container in containers for worker in container["stats"]["workers"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -107,11 +106,19 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"transport  {document['transport']}",
-            f"queue      {waiting}",
+            f"port       {waiting(document['port'], 'nginx-socket')}",
+            f"queue      {waiting(document['queue'], 'uwsgi-socket')}",
             f"uWSGI      {', '.join(versions)}",
             "",
             *lines,
         ]
+    )
+
+
+def waiting(queue: dict[str, Any] | None, service: str) -> str:
+    """Return in words how full the queue of a service is."""
+    return (
+        f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else f"{service} is not running"
     )
 
 

@@ -36,7 +36,15 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
         ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 42 s"),
         ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096, not above"),
         ({"uwsgi": {"max-vars": "64"}}, "max-vars (uwsgi/uwsgi.ini) is 64"),
-        ({"somaxconn": 128}, "listen (sockets/uwsgi-socket.ini) is 1024, above net.core.somaxconn 128"),
+        (
+            {"queues": {"uwsgi-socket": (1024, 128)}},
+            "listen (sockets/uwsgi-socket.ini) is 1024, above net.core.somaxconn",
+        ),
+        (
+            {"queues": {"nginx-socket": (4096, 128)}},
+            "listen (sockets/nginx-socket.ini) is 4096, above net.core.somaxconn",
+        ),
+        ({"sockets": {"/run/pool/nginx.sock": "10000 770"}}, "not 10101 770"),
         ({"descriptors": 1024}, "nginx may open 1024 files"),
         ({"memory": {"uwsgi-1": (450 << 20, 512 << 20)}}, "uwsgi-1 uses 450 MB of 512 MB"),
         ({"data_used": 0.97}, "The volume data is 97% full"),
@@ -58,11 +66,12 @@ def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, ob
 
 @pytest.mark.slow_on_tcp
 def test_a_socket_with_a_wrong_mode_is_found(examined: Stack) -> None:
-    examined.exec("uwsgi-socket", "chmod", "0755", "/run/pool/uwsgi.sock")
+    path = f"/run/pool/{examined.transport}.sock"
+    examined.exec("uwsgi-socket", "chmod", "0755", path)
     try:
-        assert "/run/pool/uwsgi.sock has group and mode 10000 755" in doctor.examine(doctor.gather())[0]
+        assert f"{path} has group and mode 10000 755" in doctor.examine(doctor.gather())[0]
     finally:
-        examined.exec("uwsgi-socket", "chmod", "0770", "/run/pool/uwsgi.sock")
+        examined.exec("uwsgi-socket", "chmod", "0770", path)
 
 
 @pytest.mark.slow

@@ -89,8 +89,13 @@ def shipped() -> doctor.Facts:
         nginx=doctor.directives("\n".join(file.read_text() for file in nginx)),
         uwsgi=doctor.ini((ROOT / "uwsgi/uwsgi.ini").read_text()),
         grace={name: doctor.seconds(services[name]["stop_grace_period"]) for name in ("nginx", "uwsgi")},
-        listen=int(doctor.ini((ROOT / "sockets/uwsgi-socket.ini").read_text())["listen"]),
-        somaxconn=services["uwsgi-socket"]["sysctls"]["net.core.somaxconn"],
+        queues={
+            name: (
+                int(doctor.ini((ROOT / f"sockets/{name}.ini").read_text())["listen"]),
+                services[name]["sysctls"]["net.core.somaxconn"],
+            )
+            for name in ("nginx-socket", "uwsgi-socket")
+        },
         descriptors=services["nginx"]["ulimits"]["nofile"],
     )
 
