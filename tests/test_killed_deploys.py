@@ -36,7 +36,6 @@ STEPS = (
 )
 START = Step("start", "trial", lambda site: len(site.uwsgi()) > 1)
 RETIREMENT = Step("retirement", "start of", written_just_now)
-KEPT = (RETIREMENT, "scale N=1")
 
 
 def killed(site: Site, step: Step) -> None:
@@ -82,12 +81,9 @@ def test_killed_in_any_other_step(site: Site, step: Step) -> None:
 @pytest.mark.parametrize(
     ("step", "verb"),
     [
-        (STEPS[1], "up"),
         (STEPS[2], "up"),
-        (STEPS[3], "scale N=1"),
         (START, "up"),
         (START, "scale N=2"),
-        (RETIREMENT, "scale N=1"),
         (RETIREMENT, "rollback"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,

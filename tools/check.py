@@ -8,6 +8,7 @@ import tempfile
 from itertools import combinations
 from pathlib import Path
 
+from tests.support import subnets
 from tests.support.stack import CHECKOUT, run
 from tools.lint import ROOT, Check, command, program, report, summary
 
@@ -24,7 +25,7 @@ def main() -> int:
     passed = report(
         {f"compose {' + '.join(names)}": command(*compose(*names), "config", "--quiet") for names in combined()}
     )
-    os.environ["TEST_IMAGES"] = PROJECT
+    os.environ.update(subnets.choose(), TEST_IMAGES=PROJECT)
     try:
         passed += report({"build": command(*probe("tcp"), "build", "--quiet")})
         if passed[-1]:

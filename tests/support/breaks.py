@@ -105,8 +105,8 @@ WRONG = (
     Break("failing migration", failing_migration, "RuntimeError: this migration fails"),
     Break(
         "misspelt nginx directive",
-        replaced("nginx/http/client-limits.conf", "client_max_body_size", "client_max_body_sizee"),
-        'unknown directive "client_max_body_sizee"',
+        replaced("nginx/http/client-limits.conf", "limit_req_status", "limit_req_statuss"),
+        'unknown directive "limit_req_statuss"',
     ),
     Break(
         "misspelt uwsgi.ini option",

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import requests
 from testcontainers.compose import DockerCompose
 
+from tests.support import subnets
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Tests of two checkouts may run at once on one machine.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
@@ -24,7 +26,7 @@ CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 SAMPLE = (ROOT / "app/home/stack.py").is_file()
 COMPOSE = "com.docker.compose"
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
-# Docker's default pools hold 31, three of its own aside; a stack takes up to three, and several may start at once.
+# Docker's default pools hold 31, three of its own aside; a checkout takes up to three, and several may start at once.
 MOST_NETWORKS = 24
 Found = TypeVar("Found")
 
@@ -87,9 +89,9 @@ def process_tree(container: str, *columns: str) -> list[list[str]]:
 
 
 def wait_for_networks() -> None:
-    """Wait a while for the stacks of other processes to give back networks, of which Docker has about thirty."""
+    """Wait a while for the checkouts of other processes to give back networks, of which Docker has about thirty."""
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: len(run("docker", "network", "ls", "--quiet").stdout.split()) <= MOST_NETWORKS, "room", 60)
+        wait_until(lambda: subnets.given_by_docker() <= MOST_NETWORKS, "room", 60)
 
 
 def processes_of(container: str) -> list[str]:
@@ -115,11 +117,12 @@ class Stack:
         )
         # DockerCompose has no argument for the project's name; it goes where every call takes it from.
         self.compose.compose_command_property += ["--project-name", self.project]
+        self.subnets = subnets.choose()
 
     def start(self) -> Stack:
         """Start, after whatever a killed run has left behind is gone."""
         self.stop()
-        wait_for_networks()
+        self.subnets = subnets.choose()
         try:
             self("up", "--detach", "--wait")
         except AssertionError as failed:
@@ -145,7 +148,7 @@ class Stack:
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run a docker compose command on this stack and return what it prints."""
-        settings = {"HTTP_PORT": str(self.port)}
+        settings = {"HTTP_PORT": str(self.port), **self.subnets}
         done = run(*self.compose.docker_compose_command(), *arguments, environment=settings)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
