@@ -72,6 +72,7 @@ def test_of_two_deploys_at_once_the_second_refuses(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_transport
 def test_scaling_up_and_down_loses_no_request_and_deploy_keeps_the_number(site: Site) -> None:
     with site.load() as load:
         site.made("scale", "N=3")
