@@ -93,6 +93,17 @@ def test_the_scheme_a_trusted_proxy_gives_is_the_requests(proxied: Stack, said: 
     assert (meta["wsgi.url_scheme"], meta["HTTP_X_FORWARDED_PROTO"]) == (scheme, scheme)
 
 
+def test_the_host_a_trusted_proxy_gives_reaches_django(proxied: Stack) -> None:
+    """For a proxy that cannot keep Host: Django uses it if USE_X_FORWARDED_HOST is on."""
+    assert seen(proxied, X_Forwarded_Host="shop.example:8443")["HTTP_X_FORWARDED_HOST"] == "shop.example:8443"
+    assert "HTTP_X_FORWARDED_HOST" not in seen(proxied, X_Forwarded_Host="a.example, b.example")
+
+
+def test_the_scheme_of_a_trusted_proxy_gives_the_port(proxied: Stack) -> None:
+    answer = proxied.get("/echo", headers={"Host": "localhost", "X-Forwarded-Proto": "https"})
+    assert answer.json()["meta"]["SERVER_PORT"] == "443"
+
+
 def test_a_trusted_proxys_request_id_goes_through(proxied: Stack) -> None:
     meta = seen(proxied, X_Request_ID="from-the-proxy-1")
     assert meta["HTTP_X_REQUEST_ID"] == meta["answered id"] == "from-the-proxy-1"

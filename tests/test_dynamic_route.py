@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import requests
 
 from tests.support.stack import Stack
@@ -24,6 +25,39 @@ def test_path_and_query_arrive_unchanged(stack: Stack) -> None:
     seen = echo(stack, "/echo/a%20b/%C3%A9?q=1&q=%26")
     assert seen["path"] == "/echo/a b/é"
     assert seen["query"] == "q=1&q=%26"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/echo.sql",
+        "/echo.bak",
+        "/echo~",
+        "/echo/.git/config",
+        "/echo/.well-known/x",
+        "/echo/errors/",
+        "/echo//https://a//b/",
+    ],
+)
+def test_no_address_of_the_project_is_refused_or_changed(stack: Stack, path: str) -> None:
+    assert echo(stack, path)["path"] == path
+
+
+def test_the_site_is_named_as_the_client_called_it(stack: Stack) -> None:
+    """As runserver does, and not by the port that is bound in nginx-socket's container."""
+    seen = meta(stack, {"Host": "127.0.0.1:8123"})
+    assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == ("127.0.0.1", "8123")
+    assert meta(stack, {"Host": "127.0.0.1"})["SERVER_PORT"] == "80"
+    assert seen["SCRIPT_NAME"] == ""
+    assert seen["SERVER_PROTOCOL"] == "HTTP/1.1"
+
+
+@pytest.mark.one_transport
+def test_the_longest_host_name_is_served(stack: Stack) -> None:
+    longest = ".".join(["x" * 63] * 3 + ["y" * 61])
+    assert len(longest) == 253
+    names = f"NGINX_SERVER_NAMES={longest},.{longest[64:]}"
+    stack("run", "--rm", "--no-deps", "-T", "--env", names, "nginx", "nginx", "-t")
 
 
 def test_several_workers_share_the_requests(stack: Stack) -> None:

@@ -139,7 +139,8 @@ PROBES = [
             ("/static/..\\..\\etc\\passwd", 404),
             ("/static//etc/passwd", 404),
             ("/static/./../static/probe/style.css", 200),
-            ("//static//probe//style.css", 200),
+            ("/static//probe//style.css", 200),
+            ("//static//probe//style.css", 404),
             ("/static/....//....//etc/passwd", 404),
             ("/static/probe/style.css/", 404),
             ("/static/probe", 404),
@@ -151,6 +152,11 @@ PROBES = [
     *(Probe("H16", path, get(path), 404) for path in ("/static../etc/passwd", "/static..", "/media../etc/passwd")),
     *(
         Probe("H17", path, get(path), 404, says=b"Page not found")
+        for path in ("/static/.git/config", "/static/%2egit/config", "/static/.env", "/static/a/.svn/entries")
+    ),
+    # nginx has none of these on its disk; the project may have a view there.
+    *(
+        Probe("H17", path, get(path), 404, says=b"Not Found")
         for path in (
             "/.git/config",
             "/%2egit/config",
@@ -164,10 +170,10 @@ PROBES = [
             "/wsgi.py.swp",
             "/index.html.old",
             "/site.conf.orig",
-            "/static/.hidden",
+            "/.well-known/security.txt",
+            "/errors/error.html",
         )
     ),
-    Probe("H17", "/.well-known/ is the project's", get("/.well-known/security.txt"), 404, says=b"Not Found"),
     # For whom the request is
     Probe("H18", "an absolute address", host("evil.test").replace(b" /echo", b" http://localhost/echo"), 200),
     Probe("H18", "another's absolute address", host("localhost").replace(b" /echo", b" http://evil.test/echo"), CLOSED),
@@ -251,8 +257,8 @@ PROBES = [
     Probe("H24", "Expect", body("Expect: 100-continue", "Content-Length: 3", content="abc"), 200),
     Probe("H25", "1 000 ranges", get("/static/probe/style.css", "Range: bytes=" + ",".join(["0-"] * 1_000)), 200),
     Probe("H25", "ranges that overflow", get("/static/probe/style.css", "Range: bytes=0-,-9223372036854775809"), 416),
-    Probe("H26", "a wish for another server's file", get("/echo", "X-Accel-Redirect: /errors/error.html"), 200),
-    Probe("H26", "an error page by its name", get("/errors/error.html"), 404),
+    Probe("H26", "a wish for another server's file", get("/echo", "X-Accel-Redirect: /-nginx/errors/error.html"), 200),
+    Probe("H26", "an error page by its name", get("/-nginx/errors/error.html"), 404, says=b"Page not found"),
     Probe("H34", "versions", get("/static/none"), 404, hides=b"nginx/"),
     Probe("H40", "an exception", get("/fail"), 500, hides=b"a secret of the project"),
 ]

@@ -85,7 +85,8 @@ def test_the_drain_closes_connections_and_changes_no_request(disposable_stack: S
 
 @pytest.mark.slow_on_tcp
 @pytest.mark.parametrize(
-    "path", ["/static/probe/style.css", "/static/none", "/.env", "/errors/error.html", "/fail", "/echo/a%0Ab"]
+    "path",
+    ["/static/probe/style.css", "/static/none", "/static/.env", "/-nginx/errors/error.html", "/fail", "/echo/a%0Ab"],
 )
 def test_the_drain_changes_no_route(disposable_stack: Stack, path: str) -> None:
     stack = disposable_stack
@@ -97,8 +98,8 @@ def test_the_drain_changes_no_route(disposable_stack: Stack, path: str) -> None:
     finally:
         stack.exec("nginx", "rm", "/run/nginx/draining")
     assert drained.status_code == plain.status_code
-    # drain.conf leaves out /errors/, which no browser requests.
-    assert drained.headers["Connection"] == "close" or path.startswith("/errors/")
+    # drain.conf leaves out /-nginx/, which no browser requests.
+    assert drained.headers["Connection"] == "close" or path.startswith("/-nginx/")
     wait_for_connection(stack, "keep-alive")
 
 

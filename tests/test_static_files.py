@@ -66,7 +66,7 @@ def test_nothing_outside_the_folder_is_served(stack: Stack, path: str) -> None:
 
 
 def test_hidden_files_are_not_served(stack: Stack) -> None:
-    for path in ("/.git/config", "/%2egit/config", "/.env", "/db.sql", "/settings.py~"):
+    for path in ("/static/.git/config", "/static/%2egit/config", "/static/probe/.style.css.new"):
         answer = stack.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 404 "), path
         assert b"Page not found" in answer

@@ -10,13 +10,35 @@ PAGE = b"<script>document.title = 'taken over'</script>"
 
 
 @pytest.mark.parametrize("name", ["picture.svg", "page.html", "notes.txt"])
-def test_an_upload_is_served_in_a_sandbox(stack: Stack, name: str) -> None:
+def test_an_upload_that_may_hold_a_script_is_served_in_a_sandbox(stack: Stack, name: str) -> None:
     address = stack.post(f"/upload/{name}", PAGE).text
     answer = stack.get(address)
     assert (answer.status_code, answer.content) == (200, PAGE)
     assert answer.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "public, max-age=300"
+
+
+@pytest.mark.parametrize("name", ["paper.pdf", "picture.png", "film.mp4", "letters.woff2"])
+def test_an_upload_that_holds_no_script_is_shown_as_it_is(stack: Stack, name: str) -> None:
+    """In a sandbox Safari shows an empty window instead of a PDF; in no frame could a page embed it."""
+    answer = stack.get(stack.post(f"/upload/{name}", PAGE).text)
+    assert not {"Content-Security-Policy", "X-Frame-Options"} & answer.headers.keys()
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_another_site_may_show_and_read_an_upload_and_a_static_file(stack: Stack) -> None:
+    for address in (stack.post("/upload/cat.png", b"cat").text, "/static/probe/style.css"):
+        headers = stack.get(address, headers={"Origin": "https://elsewhere.example"}).headers
+        assert headers["Cross-Origin-Resource-Policy"] == "cross-origin", address
+        assert headers["Access-Control-Allow-Origin"] == "*", address
+
+
+def test_a_hidden_upload_is_not_served(stack: Stack) -> None:
+    address = stack.post("/upload/.htaccess", b"secret").text
+    answer = stack.get(address)
+    assert answer.text == f"the project's own {address.removeprefix('/media/')}"
+    assert "Content-Security-Policy" not in answer.headers
 
 
 @pytest.mark.slow
