@@ -66,10 +66,13 @@ def test_nothing_outside_the_folder_is_served(stack: Stack, path: str) -> None:
 
 
 def test_hidden_files_are_not_served(stack: Stack) -> None:
+    release = ("run", "--rm", "-T", "--no-deps", "release", "sh", "-c")
+    stack(*release, "cd /srv/published && mkdir .git && touch .git/config probe/.style.css.new")
     for path in ("/static/.git/config", "/static/%2egit/config", "/static/probe/.style.css.new"):
         answer = stack.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 404 "), path
         assert b"Page not found" in answer
+    stack(*release, "cd /srv/published && rm -r .git probe/.style.css.new")
 
 
 @pytest.mark.slow_on_tcp

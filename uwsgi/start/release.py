@@ -4,6 +4,7 @@
 It runs before `uwsgi` starts, while the previous release may still be serving.
 """
 
+import filecmp
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ COLLECTED = Path("/srv/static")
 PUBLISHED = Path("/srv/published")
 # Pages of an older release may still be open and request its files: keep them this long.
 KEEP_DAYS = 30
+# The compressed forms in which nginx serves a file, if they are there (uwsgi/Dockerfile)
+COMPRESSED = (".gz", ".br")
 # `manage.py migrate`, with a copy of an SQLite database before it
 MIGRATE = "/usr/local/lib/uwsgi/migrate.py"
 # Django's message
@@ -22,24 +25,42 @@ NO_DATABASE = "settings.DATABASES is improperly configured"
 
 
 def publish(source: Path, target: Path) -> int:
-    """Copy every file of `source` to `target` and return how many. A reader never sees half a file."""
+    """Copy every file of `source` to `target` and return how many. A reader never sees half a file.
+
+    A file with the same content stays, and so does its time of modification, from which nginx makes the ETag: browsers
+    would load it again. Its chmod writes down, as its time of change, that it was published again.
+    """
     count = 0
     for file in source.rglob("*"):
         if not file.is_file():
             continue
         place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        new = place.with_name(f".{place.name}.new")
-        shutil.copyfile(file, new)
-        new.chmod(0o644)
-        new.rename(place)
+        if place.is_file() and filecmp.cmp(file, place, shallow=False):
+            place.chmod(0o644)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            new = place.with_name(f".{place.name}.new")
+            shutil.copyfile(file, new)
+            new.chmod(0o644)
+            new.rename(place)
+        remove_stale(file, place)
         count += 1
     return count
 
 
+def remove_stale(file: Path, place: Path) -> None:
+    """Remove the compressed forms of a published file that this release does not have.
+
+    nginx would serve them instead of the file. Files below 1 kB are not compressed, so one that shrinks loses them.
+    """
+    for suffix in COMPRESSED:
+        if not file.with_name(file.name + suffix).exists():
+            place.with_name(place.name + suffix).unlink(missing_ok=True)
+
+
 def prune(target: Path, before: float) -> int:
     """Remove the files that no release has published since `before` (seconds since 1970) and return how many."""
-    old = [file for file in target.rglob("*") if file.is_file() and file.stat().st_mtime < before]
+    old = [file for file in target.rglob("*") if file.is_file() and file.stat().st_ctime < before]
     for file in old:
         file.unlink()
     return len(old)
