@@ -24,6 +24,7 @@ TOLD = {
     "DJANGO_SECRET_KEY_FILE",
     "DJANGO_SETTINGS_MODULE",
     "STATIC_ROOT",
+    "UWSGI_HARAKIRI",
     "UWSGI_MODULE",
     "UWSGI_PROCESSES",
 }
@@ -61,7 +62,7 @@ RULES = (
         "not needed: nginx sets the scheme. With a header other than X-Forwarded-Proto a client could forge it",
         False,
     ),
-    ("USE_X_FORWARDED_HOST", "True$", "not needed: nginx passes the Host on, and drops X-Forwarded-Host", False),
+    ("USE_X_FORWARDED_HOST", "True$", "not needed, unless the proxy in front cannot keep Host", False),
     ("LOGGING", ".*'[^']*FileHandler", "the source is read-only here: log to stderr, which make logs shows", True),
 )
 ABSENT = {

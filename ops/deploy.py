@@ -25,8 +25,8 @@ from ops.wanted import Wanted, image_of, look, pool_is_moved, takes_port
 
 # What migrations may take
 RELEASE_SECONDS = 1800
-# worker-reload-mercy (33 s, uwsgi/uwsgi.ini) and a start
-RELOAD_SECONDS = 75
+# What a start may take after a stop, which stop_grace_period bounds
+START_SECONDS = 35
 # Of this machine's memory, what uwsgi containers may be promised together.
 MEMORY_SHARE = 0.8
 # What Docker itself may take to stop a container, apart from the container's stop_grace_period
@@ -199,11 +199,12 @@ def bring_others(wanted: Wanted, now: State) -> None:
         launch(wanted.files, "--no-deps", "--remove-orphans", *LAST)
     if different:
         # A new uwsgi-socket makes every uwsgi exit and come back.
+        seconds = reload_seconds(stack.containers("uwsgi"))
         stack.wait_healthy(
             lambda: stack.containers("uwsgi"),
             lambda _: False,
-            seconds=RELOAD_SECONDS,
-            message=f"uwsgi is not healthy {RELOAD_SECONDS} s after the other services were started (above).",
+            seconds=seconds,
+            message=f"uwsgi is not healthy {seconds} s after the other services were started (above).",
         )
 
 
@@ -291,13 +292,19 @@ def reload() -> None:
             print(f"{container.name} reloaded in {time.monotonic() - began:.1f} s")
 
 
+def reload_seconds(containers: Sequence[Container]) -> int:
+    """Return what it may take until these containers have ended and are healthy again."""
+    return max((container.grace_seconds for container in containers), default=0) + START_SECONDS
+
+
 def wait_for_restart(before: Container) -> None:
     """Wait until a container has started again since `before` was read, and is healthy. Raises Stop if it does not."""
+    seconds = reload_seconds([before])
     stack.wait_healthy(
         lambda: stack.present([before.id]),
         lambda _: False,  # it ends and comes back, which looks like a failure on the way
-        seconds=RELOAD_SECONDS,
-        message=f"{before.name} was not healthy within {RELOAD_SECONDS} s of its reload (above).",
+        seconds=seconds,
+        message=f"{before.name} was not healthy within {seconds} s of its reload (above).",
         ready=lambda found: stack.all_healthy(found) and found[0].started != before.started,
     )
 

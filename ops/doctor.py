@@ -78,10 +78,10 @@ def timeouts(facts: Facts) -> Iterator[str]:
     """Find timeouts that should contain each other and do not."""
     mercy = ("worker-reload-mercy (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["worker-reload-mercy"]))
     request = [
-        ("harakiri (uwsgi/uwsgi.ini)", seconds(facts.uwsgi["harakiri"])),
+        ("harakiri (REQUEST_SECONDS in .env)", seconds(facts.uwsgi["harakiri"])),
         mercy,
-        ("uwsgi_read_timeout (nginx/location/timeouts.conf)", seconds(facts.nginx["uwsgi_read_timeout"])),
-        ("worker_shutdown_timeout (nginx/nginx.conf)", seconds(facts.nginx["worker_shutdown_timeout"])),
+        ("uwsgi_read_timeout (nginx/entrypoint)", seconds(facts.nginx["uwsgi_read_timeout"])),
+        ("worker_shutdown_timeout (nginx/entrypoint)", seconds(facts.nginx["worker_shutdown_timeout"])),
         ("stop_grace_period of nginx (compose.yaml)", facts.grace["nginx"]),
     ]
     shutdown = [mercy, ("stop_grace_period of uwsgi (compose.yaml)", facts.grace["uwsgi"])]
@@ -238,10 +238,28 @@ def ini(text: str) -> dict[str, str]:
 
 
 def uwsgi_options(container: Container) -> dict[str, str]:
-    """Return uWSGI's options as they are in force: those of the file, then those of the command line."""
+    """Return uWSGI's options as they are in force."""
     command = json.loads(inspected(container, "{{json .Config.Cmd}}"))
-    named = {word.removeprefix("--"): value for word, value in pairwise(command)}
-    return {**ini(inside(container, "cat", "/etc/uwsgi/uwsgi.ini")), **named}
+    environment = json.loads(inspected(container, "{{json .Config.Env}}"))
+    return in_force(environment, inside(container, "cat", "/etc/uwsgi/uwsgi.ini"), command)
+
+
+def in_force(environment: Sequence[str], file: str, command: Sequence[str] = ()) -> dict[str, str]:
+    """Return uWSGI's options: those of the environment, then of the file, then of the command line, with sums made."""
+    variables = dict(variable.partition("=")[::2] for variable in environment)
+    options = {
+        **{
+            name.removeprefix("UWSGI_").lower().replace("_", "-"): value
+            for name, value in variables.items()
+            if name.startswith("UWSGI_")
+        },
+        **ini(file),
+        **{word.removeprefix("--"): value for word, value in pairwise(command)},
+    }
+    for name, value in options.items():
+        if total := re.fullmatch(r"%\(([a-z-]+) \+ (\d+)\)", value):
+            options[name] = str(int(options[total[1]]) + int(total[2]))
+    return options
 
 
 def memory_of(container: Container) -> tuple[int, int]:

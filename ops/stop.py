@@ -11,8 +11,8 @@ from ops import change, releases, stack, state
 from ops.console import ROOT, Stop, quiet
 from ops.up import developers
 
-# Containers stop one after the other, each within its stop_grace_period.
-STOP_SECONDS = 300
+# What Docker itself may take, apart from each container's stop_grace_period
+STOP_SECONDS = 60
 
 
 @contextmanager
@@ -32,23 +32,28 @@ def stop() -> None:
         halt(files)
 
 
+def stop_seconds() -> int:
+    """Return what it may take until all containers have stopped, one after the other."""
+    return sum(container.grace_seconds for container in stack.containers()) + STOP_SECONDS
+
+
 def halt(files: Sequence[str]) -> None:
     """Stop nginx first, so that requests it has accepted are still answered, then the rest."""
     for services in (["nginx"], []):
-        stack.compose(files, "stop", *services, seconds=STOP_SECONDS)
+        stack.compose(files, "stop", *services, seconds=stop_seconds())
 
 
 def down() -> None:
     """Stop and remove the containers; the data stays."""
     with own_files("down") as files:
         halt(files)
-        stack.compose(files, "down", "--remove-orphans", seconds=STOP_SECONDS)
+        stack.compose(files, "down", "--remove-orphans", seconds=stop_seconds())
 
 
 def clean() -> None:
     """Remove containers, images and data."""
     with own_files("clean CONFIRM=1") as files:
-        stack.compose(files, "down", "--remove-orphans", "--volumes", "--rmi", "local", seconds=STOP_SECONDS)
+        stack.compose(files, "down", "--remove-orphans", "--volumes", "--rmi", "local", seconds=stop_seconds())
         releases.forget_all()
         state.forget()
 
@@ -59,7 +64,7 @@ def restart(service: str) -> None:
         services = stack.config(files)["services"]
         if service not in services:
             raise Stop(f"There is no service {service!r}. S is one of: {', '.join(services)}")
-        stack.compose(files, "restart", "--no-deps", service, seconds=STOP_SECONDS)
+        stack.compose(files, "restart", "--no-deps", service, seconds=stop_seconds())
 
 
 def manage(words: Sequence[str]) -> None:

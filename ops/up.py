@@ -75,7 +75,7 @@ def developers() -> None:
     app, data = ROOT / "app", ROOT / "dev-data"
     owner = app.stat()
     # Docker would create what is missing, owned by root.
-    for folder in (data, data / "media"):
+    for folder in (data, data / "media", data / "private"):
         folder.mkdir(exist_ok=True)
         if (folder.stat().st_uid, folder.stat().st_gid) != (owner.st_uid, owner.st_gid):
             os.chown(folder, owner.st_uid, owner.st_gid)

@@ -226,6 +226,18 @@ def test_rates(config: dict[str, Any], rate: str) -> None:
     assert "NGINX_REQUEST_RATE=50r/s" in refusal(config, "nginx", NGINX_REQUEST_RATE=rate)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "proposal"),
+    [
+        *(("UPLOAD_MAX", value, "UPLOAD_MAX=10m") for value in ("10MB", "0", "-1", "1.5g", "10m;")),
+        *(("REQUEST_SECONDS", value, "REQUEST_SECONDS=30") for value in ("30s", "0", "1m", "0x1e")),
+        *(("NGINX_GZIP", value, "NGINX_GZIP=on") for value in ("1", "yes", "off;")),
+    ],
+)
+def test_limits(config: dict[str, Any], name: str, value: str, proposal: str) -> None:
+    assert proposal in refusal(config, "nginx", **{name: value})
+
+
 def test_empty_secret_is_not_replaced_behind_ones_back(checkout: Checkout) -> None:
     key = checkout.folder / "secrets/django_secret_key"
     key.parent.mkdir(mode=0o700)

@@ -111,11 +111,11 @@ def test_nothing_but_memory_and_volumes_can_be_written(stack: Stack, service: st
     wire = {"/run/wire"} if stack.transport == "unix-socket" else set()
     allowed = {
         "nginx-socket": {"/run/pool"},
-        "nginx": {"/tmp", "/run/nginx"},
+        "nginx": {"/tmp", "/run/nginx", "/var/tmp"},
         "uwsgi-socket": {"/run/pool"} | wire,
-        "uwsgi": {"/tmp", "/run/uwsgi", "/data", "/data/media"},
+        "uwsgi": {"/tmp", "/run/uwsgi", "/data", "/data/media", "/data/private", "/var/tmp"},
     }
-    assert {path for path in found.split() if not path.startswith("/tmp/")} == allowed[service]
+    assert {path for path in found.split() if not path.startswith(("/tmp/", "/var/tmp/"))} == allowed[service]
 
 
 @pytest.mark.parametrize("service", LONG_RUNNING)

@@ -1,5 +1,6 @@
 """While the app is away nginx runs on and says so: page, status and Retry-After, HTML or JSON."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,7 +40,7 @@ def test_no_answer_names_a_version(stack: Stack) -> None:
     for path in ("/echo", "/static/none", "/nowhere"):
         answer = stack.get(path)
         assert answer.headers["Server"] == "nginx"
-        assert "nginx/" not in answer.text
+        assert not re.search(r"nginx/\d", answer.text)
 
 
 def test_a_worker_that_dies_breaks_its_own_request_only(stack: Stack) -> None:

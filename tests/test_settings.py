@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -81,41 +82,77 @@ def test_adopt_knows_what_the_stack_tells_every_project() -> None:
     assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == adopt.TOLD
 
 
-def shipped() -> doctor.Facts:
-    """Return the numbers of the files as make doctor reads them of a running stack."""
-    nginx = [file for file in (ROOT / "nginx").rglob("*.conf") if file.parent.name != "development"]
-    services = base()
-    return doctor.Facts(
-        nginx=doctor.directives("\n".join(file.read_text() for file in nginx)),
-        uwsgi=doctor.ini((ROOT / "uwsgi/uwsgi.ini").read_text()),
-        grace={name: doctor.seconds(services[name]["stop_grace_period"]) for name in ("nginx", "uwsgi")},
-        queues={
-            name: (
-                int(doctor.ini((ROOT / f"sockets/{name}.ini").read_text())["listen"]),
-                services[name]["sysctls"]["net.core.somaxconn"],
-            )
-            for name in ("nginx-socket", "uwsgi-socket")
-        },
-        descriptors=services["nginx"]["ulimits"]["nofile"],
+def seconds(duration: str) -> int:
+    """Return the seconds of a duration as Compose writes it, such as 1h2m3s."""
+    return sum(
+        int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)
     )
 
 
-def test_doctor_finds_nothing_in_the_shipped_numbers() -> None:
+def composed(**settings: str) -> dict[str, Any]:
+    """Return the services as Compose reads them with these settings in .env."""
+    files = ("--file", "compose.yaml", "--file", "compose.tcp.yaml")
+    done = run(
+        *("docker", "compose", "--env-file", "/dev/null", *files, "config", "--format", "json"),
+        environment={"PROJECT_ENV": "/dev/null", **settings},
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["services"])
+
+
+def written_by_the_entrypoint(folder: Path, environment: dict[str, str]) -> str:
+    """Return what nginx's entrypoint writes for nginx to include."""
+    script = folder / "entrypoint"
+    script.write_text((ROOT / "nginx/entrypoint").read_text().replace("/run/nginx", str(folder)))
+    done = run("sh", str(script), "true", environment=environment)
+    assert done.returncode == 0, done.stderr
+    return "\n".join(file.read_text() for file in folder.glob("*.conf"))
+
+
+def shipped(folder: Path, **settings: str) -> doctor.Facts:
+    """Return the numbers of the files, with these settings, as make doctor reads them of a running stack."""
+    nginx = [file for file in (ROOT / "nginx").rglob("*.conf") if file.parent.name != "development"]
+    services = composed(**settings)
+    written = written_by_the_entrypoint(folder, services["nginx"]["environment"])
+    environment = [f"{name}={value}" for name, value in services["uwsgi"]["environment"].items()]
+    return doctor.Facts(
+        nginx=doctor.directives("\n".join([*(file.read_text() for file in nginx), written])),
+        uwsgi=doctor.in_force(environment, (ROOT / "uwsgi/uwsgi.ini").read_text()),
+        grace={name: seconds(services[name]["stop_grace_period"]) for name in ("nginx", "uwsgi")},
+        queues={
+            name: (
+                int(doctor.ini((ROOT / f"sockets/{name}.ini").read_text())["listen"]),
+                int(services[name]["sysctls"]["net.core.somaxconn"]),
+            )
+            for name in ("nginx-socket", "uwsgi-socket")
+        },
+        descriptors=base()["nginx"]["ulimits"]["nofile"],
+    )
+
+
+@pytest.mark.parametrize("request_seconds", ["", "1", "30", "3600"])
+def test_doctor_finds_nothing_in_the_shipped_numbers(tmp_path: Path, request_seconds: str) -> None:
     """Timeouts contain each other, buffers fit, the kernel allows the queue: the rules are in ops/doctor.py."""
-    assert doctor.examine(shipped()) == []
+    facts = shipped(tmp_path, REQUEST_SECONDS=request_seconds)
+    assert facts.uwsgi["harakiri"] == (request_seconds or "30")
+    assert doctor.examine(facts) == []
+
+
+def test_uploads_have_one_limit(tmp_path: Path) -> None:
+    assert shipped(tmp_path, UPLOAD_MAX="200m").nginx["client_max_body_size"] == "200m"
 
 
 @pytest.mark.needs_sample
-def test_a_locked_database_gives_up_before_the_worker_is_killed() -> None:
+def test_a_locked_database_gives_up_before_the_worker_is_killed(tmp_path: Path) -> None:
     sqlite = re.search(r'"timeout": (\d+)', (ROOT / "app/config/settings.py").read_text())
     assert sqlite
-    assert int(sqlite[1]) < int(shipped().uwsgi["harakiri"])
+    assert int(sqlite[1]) < int(shipped(tmp_path).uwsgi["harakiri"])
 
 
-def test_nginx_has_time_to_drain_and_to_finish() -> None:
+def test_nginx_has_time_to_drain_and_to_finish(tmp_path: Path) -> None:
     drain = re.search(r"drain_seconds = (\d+);", (ROOT / "nginx/run-nginx.c").read_text())
     assert drain
-    facts = shipped()
+    facts = shipped(tmp_path)
     assert int(drain[1]) + doctor.seconds(facts.nginx["worker_shutdown_timeout"]) < facts.grace["nginx"]
 
 

@@ -27,6 +27,19 @@ def test_an_upload_that_holds_no_script_is_shown_as_it_is(stack: Stack, name: st
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("module.mjs", "text/javascript; charset=utf-8"),
+        ("table.csv", "text/csv; charset=utf-8"),
+        ("subtitles.vtt", "text/vtt; charset=utf-8"),
+        ("letters.otf", "font/otf"),
+    ],
+)
+def test_a_file_has_the_type_that_runserver_gives_it(stack: Stack, name: str, content_type: str) -> None:
+    assert stack.get(stack.post(f"/upload/{name}", b"x").text).headers["Content-Type"] == content_type
+
+
 def test_another_site_may_show_and_read_an_upload_and_a_static_file(stack: Stack) -> None:
     for address in (stack.post("/upload/cat.png", b"cat").text, "/static/probe/style.css"):
         headers = stack.get(address, headers={"Origin": "https://elsewhere.example"}).headers
@@ -39,6 +52,13 @@ def test_a_hidden_upload_is_not_served(stack: Stack) -> None:
     answer = stack.get(address)
     assert answer.text == f"the project's own {address.removeprefix('/media/')}"
     assert "Content-Security-Policy" not in answer.headers
+
+
+def test_an_upload_that_only_its_group_may_read_is_served(stack: Stack) -> None:
+    """FILE_UPLOAD_PERMISSIONS = 0o640: nginx runs as another user."""
+    address = stack.post("/upload/notes.txt", b"for the group").text
+    stack.exec("uwsgi", "chmod", "0640", f"/data{address}")
+    assert stack.get(address).content == b"for the group"
 
 
 @pytest.mark.slow

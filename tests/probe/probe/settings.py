@@ -22,6 +22,7 @@ ROOT_URLCONF = "probe.urls"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/data/probe.sqlite3"}}
 MEDIA_ROOT = "/data/media"
 MEDIA_URL = "/media/"
+PRIVATE_ROOT = "/data/private"
 STATIC_URL = "/static/"
 STATIC_ROOT = os.environ.get("STATIC_ROOT", "/tmp/static")
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -5,14 +5,21 @@ import hashlib
 import os
 import signal
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.gzip import gzip_page
+from django.views.decorators.http import condition
 
+from probe.private_files import private_file
 from probe.version import VERSION
 
 CHUNK = 65_536
@@ -69,6 +76,7 @@ def unread(request: HttpRequest) -> HttpResponse:
     return HttpResponse("refused unread", status=403)
 
 
+@csrf_exempt
 def sleep(request: HttpRequest, milliseconds: int) -> HttpResponse:
     """Answer after a while."""
     time.sleep(milliseconds / 1000)
@@ -88,6 +96,63 @@ def headers(request: HttpRequest, size: int) -> HttpResponse:
 def body(request: HttpRequest, size: int) -> HttpResponse:
     """Answer with `size` bytes."""
     return HttpResponse(b"x" * size, content_type="application/octet-stream")
+
+
+@condition(etag_func=lambda request, size, content_type: f'"{size}"')
+def typed(request: HttpRequest, size: int, content_type: str) -> HttpResponse:
+    """Answer with `size` bytes of text, of any type, with an ETag."""
+    headers = {"Content-Encoding": "identity"} if "identity" in request.GET else {}
+    return HttpResponse(("Text repeats itself. " * size)[:size], content_type=content_type, headers=headers)
+
+
+@gzip_page
+def packed(request: HttpRequest) -> HttpResponse:
+    """Answer with text that Django compresses."""
+    return HttpResponse("Text repeats itself. " * 200)
+
+
+def file(request: HttpRequest, megabytes: int) -> FileResponse:
+    """Answer with a file."""
+    zeros = tempfile.TemporaryFile()  # noqa: SIM115  FileResponse closes it
+    zeros.truncate(megabytes << 20)
+    return FileResponse(zeros, content_type="application/octet-stream")
+
+
+def events(request: HttpRequest, count: int) -> StreamingHttpResponse:
+    """Send events, a fifth of a second apart."""
+
+    def each() -> Iterator[str]:
+        for number in range(count):
+            yield f"data: {number}\n\n"
+            time.sleep(0.2)
+
+    headers = {"X-Accel-Buffering": "no"} if "unbuffered" in request.GET else {}
+    return StreamingHttpResponse(each(), content_type="text/event-stream", headers=headers)
+
+
+@csrf_exempt
+def private(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Keep a private file, or send it to those who know the password."""
+    if request.method == "POST":
+        Path(settings.PRIVATE_ROOT, name).write_bytes(request.body)
+        return HttpResponse("kept")
+    if "password" not in request.GET:
+        return HttpResponse("not for you", status=403)
+    response = private_file(request, name, as_attachment="download" in request.GET)
+    response["X-Frame-Options"] = "DENY"
+    return response
+
+
+@csrf_exempt
+def form_files(request: HttpRequest) -> JsonResponse:
+    """Return the checksum of each file of a form."""
+    checksums = {}
+    for name, sent in request.FILES.items():
+        checksum = hashlib.sha256()
+        for chunk in sent.chunks():
+            checksum.update(chunk)
+        checksums[name] = checksum.hexdigest()
+    return JsonResponse(checksums)
 
 
 def version(request: HttpRequest) -> HttpResponse:
