@@ -25,8 +25,8 @@ from ops.wanted import Wanted, image_of, look, pool_is_moved, takes_port
 
 # What migrations may take
 RELEASE_SECONDS = 1800
-# What a start may take after a stop, which stop_grace_period bounds
-START_SECONDS = 35
+# What a reload may take apart from the stop, which stop_grace_period bounds
+RELOAD_SECONDS = 35
 # Of this machine's memory, what uwsgi containers may be promised together.
 MEMORY_SHARE = 0.8
 # What Docker itself may take to stop a container, apart from the container's stop_grace_period
@@ -294,7 +294,7 @@ def reload() -> None:
 
 def reload_seconds(containers: Sequence[Container]) -> int:
     """Return what it may take until these containers have ended and are healthy again."""
-    return max((container.grace_seconds for container in containers), default=0) + START_SECONDS
+    return max((container.grace_seconds for container in containers), default=0) + RELOAD_SECONDS
 
 
 def wait_for_restart(before: Container) -> None:

@@ -71,6 +71,14 @@ def test_a_file_is_removed_only_if_no_release_published_it_lately(
     assert release.prune(target, before + 1) == 1
 
 
+def test_what_a_killed_worker_left_of_an_upload_is_removed(release: ModuleType, tmp_path: Path) -> None:
+    for name, modified in (("old.upload", 100), ("new.upload", 300)):
+        (tmp_path / name).write_text("a part")
+        os.utime(tmp_path / name, (modified, modified))
+    release.remove_left_over(tmp_path, 200)
+    assert [file.name for file in tmp_path.iterdir()] == ["new.upload"]
+
+
 def test_what_was_published_by_mistake_can_be_removed(stack: Stack) -> None:
     """The command of docs/operations.md; nginx may keep an open file for ten seconds, if it was asked for."""
     release = ("run", "--rm", "-T", "--no-deps", "release")

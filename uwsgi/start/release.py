@@ -4,11 +4,13 @@
 It runs before `uwsgi` starts, while the previous release may still be serving.
 """
 
+import contextlib
 import filecmp
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +18,9 @@ COLLECTED = Path("/srv/static")
 PUBLISHED = Path("/srv/published")
 # Pages of an older release may still be open and request its files: keep them this long.
 KEEP_DAYS = 30
+# The volume uwsgi-temp, where the bodies of requests are while they last
+TEMPORARY = Path(tempfile.gettempdir())
+LEFT_OVER_SECONDS = 86_400
 # The compressed forms in which nginx serves a file, if they are there (uwsgi/Dockerfile)
 COMPRESSED = (".gz", ".br")
 # `manage.py migrate`, with a copy of an SQLite database before it
@@ -66,6 +71,15 @@ def prune(target: Path, before: float) -> int:
     return len(old)
 
 
+def remove_left_over(folder: Path, before: float) -> None:
+    """Remove what is older of the uploaded files that a worker left because it was killed."""
+    for file in folder.iterdir():
+        # Another container may be removing the same.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if file.is_file() and file.stat().st_mtime < before:
+                file.unlink()
+
+
 def migrate() -> None:
     """Migrate the database, if the project has one. Ends the process with the exit code if that fails."""
     command = ["/venv/bin/python", MIGRATE]
@@ -84,6 +98,7 @@ def main() -> None:
 
     A rollback only publishes (--publish-only): the database already has the newer migrations.
     """
+    remove_left_over(TEMPORARY, time.time() - LEFT_OVER_SECONDS)
     if sys.argv[1:] != ["--publish-only"]:
         migrate()
     if not COLLECTED.is_dir() or not any(COLLECTED.iterdir()):
