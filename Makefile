@@ -88,7 +88,7 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 
 ##+ Data, more
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
-	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, static). If you mean it: make clean CONFIRM=1))
+	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, private, static). If you mean it: make clean CONFIRM=1))
 	ops/run clean
 
 ##+ Work on the stack itself
