@@ -84,6 +84,8 @@ def test_a_private_file_is_sent_to_whom_the_view_allows_it(stack: Stack) -> None
     assert answer.headers["Cache-Control"] == "private"
     # The view's own, of which nginx would drop most
     assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Referrer-Policy" in answer.headers
     assert "X-Accel-Redirect" not in answer.headers
     disposition = stack.get(f"{address}?password&download").headers["Content-Disposition"]
     assert disposition.startswith("attachment; filename")

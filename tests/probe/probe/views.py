@@ -139,7 +139,10 @@ def private(request: HttpRequest, name: str) -> HttpResponseBase:
     if "password" not in request.GET:
         return HttpResponse("not for you", status=403)
     response = private_file(request, name, as_attachment="download" in request.GET)
+    # As Django's middleware sets them
     response["X-Frame-Options"] = "DENY"
+    response["X-Content-Type-Options"] = "nosniff"
+    response["Referrer-Policy"] = "same-origin"
     return response
 
 
