@@ -38,6 +38,7 @@ def length_of(connection: socket.socket) -> int:
     return total
 
 
+@pytest.mark.slow_on_tcp
 def test_a_large_download_to_a_slow_client_ends_whole(stack: Stack) -> None:
     path = f"/file/{FILE_MEGABYTES}"
     with reader(stack, path) as first, reader(stack, path) as second:
@@ -54,6 +55,7 @@ def test_a_large_download_to_a_slow_client_ends_whole(stack: Stack) -> None:
             assert length + length_of(client) > FILE_MEGABYTES * MEBIBYTE
 
 
+@pytest.mark.slow_on_tcp
 def test_a_view_that_hangs_after_a_large_body_is_cut_off(stack: Stack) -> None:
     """UWSGI's own count would begin again with each part of the body that it reads."""
     answer = stack.post("/sleep/20000", b"x" * (5 * MEBIBYTE))
