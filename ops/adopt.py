@@ -26,6 +26,7 @@ TOLD = {
     "STATIC_ROOT",
     "UWSGI_MODULE",
     "UWSGI_PROCESSES",
+    "UWSGI_THREADS",
 }
 FROM_HOSTS = 'os.environ["DJANGO_ALLOWED_HOSTS"].split(",")'
 FOR_DEVELOPMENT = r"'[^']*(debug_toolbar|django_browser_reload|django_watchfiles|whitenoise\.runserver_nostatic)"

@@ -26,6 +26,7 @@ RATE = "[1-9][0-9]{0,8}r/[sm]"
 # Of each setting: what it must look like (several are separated by commas), in words, and an example
 FORMS = {
     "UWSGI_PROCESSES": ("0*[1-9][0-9]*", "a number from 1", "2"),
+    "UWSGI_THREADS": ("0*[1-9][0-9]*", "a number from 1", "1"),
     "NGINX_REQUEST_RATE": (RATE, "a rate", "50r/s"),
     "NGINX_LOGIN_RATE": (RATE, "a rate", "10r/m"),
     "DJANGO_ALLOWED_HOSTS": (

@@ -39,16 +39,24 @@ def log(container: str) -> list[tuple[str, str]]:
 
 
 def about(wanted: str, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Return the lines with this id, each with the traceback that follows it."""
+    """Return the lines with this id, each with the traceback that follows it, or that it follows.
+
+    What a project logs itself may not have the id; uWSGI's line about the request comes right after it.
+    """
     following = inside = False
+    before: list[tuple[str, str]] = []
     for when, text in lines:
+        begins = text.startswith(TRACEBACK)
+        # Indented lines, and the one after them that names the exception
+        belongs = begins or inside or not text
+        inside = begins or (belongs and (not text or text.startswith(" ")))
         if wanted in text:
-            following, inside = True, False
+            # One line is not a traceback, but another request's.
+            yield from before[1:] and before
+            following, inside, before = True, False, []
             yield when, text
-        elif following:
-            begins = text.startswith(TRACEBACK)
-            # Indented lines, and the one after them that names the exception
-            following = begins or inside or not text
-            inside = begins or not text or text.startswith(" ")
-            if following:
-                yield when, text
+        elif following and belongs:
+            yield when, text
+        else:
+            following = False
+            before = [*before, (when, text)] if belongs and before else [(when, text)]

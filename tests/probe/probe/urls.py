@@ -13,6 +13,8 @@ urlpatterns = [
     path("bytes/<int:size>", views.body),
     path("allocate/<int:megabytes>", views.allocate),
     path("version", views.version),
+    path("leak/<int:megabytes>", views.leak),
+    path("forked", views.forked),
     path("kill", views.kill),
     path("fail", views.fail),
     path("upload/<str:name>", views.upload),
