@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ops import preflight, proof, releases, stack, state
+from ops import front_page, preflight, proof, releases, stack, state
 from ops.change import change, claim, remove, timed
 from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -46,6 +46,7 @@ def deploy() -> None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
         print(f"\n{now.release} serves in {counted(now.replicas)}. Back: make rollback")
+        front_page.show()
 
 
 def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[State, dict[str, Any]]:
@@ -239,6 +240,7 @@ def rollback() -> None:
         retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
+        front_page.show()
 
 
 def start_again(files: Sequence[str], services: Sequence[str]) -> None:
