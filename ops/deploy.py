@@ -203,8 +203,8 @@ def bring_others(wanted: Wanted, now: State) -> None:
         stack.wait_healthy(
             lambda: stack.containers("uwsgi"),
             lambda _: False,
-            seconds=RELOAD_SECONDS,
-            message=f"uwsgi is not healthy {RELOAD_SECONDS} s after the other services were started (above).",
+            seconds=RELOAD_SECONDS + stack.late(),
+            message=f"uwsgi is not healthy {RELOAD_SECONDS + stack.late():.0f} s after the other services were started (above).",
         )
 
 
@@ -298,8 +298,8 @@ def wait_for_restart(before: Container) -> None:
     stack.wait_healthy(
         lambda: stack.present([before.id]),
         lambda _: False,  # it ends and comes back, which looks like a failure on the way
-        seconds=RELOAD_SECONDS,
-        message=f"{before.name} was not healthy within {RELOAD_SECONDS} s of its reload (above).",
+        seconds=RELOAD_SECONDS + stack.late(),
+        message=f"{before.name} was not healthy within {RELOAD_SECONDS + stack.late():.0f} s of its reload (above).",
         ready=lambda found: stack.all_healthy(found) and found[0].started != before.started,
     )
 
