@@ -204,7 +204,7 @@ def bring_others(wanted: Wanted, now: State) -> None:
             lambda: stack.containers("uwsgi"),
             lambda _: False,
             seconds=RELOAD_SECONDS + stack.late(),
-            message=f"uwsgi is not healthy {RELOAD_SECONDS + stack.late():.0f} s after the other services were started (above).",
+            message=f"uwsgi is not healthy {RELOAD_SECONDS + stack.late():.0f} s after the others started (above).",
         )
 
 

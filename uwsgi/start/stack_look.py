@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import stack_checks
 from django.apps import apps
@@ -17,11 +18,11 @@ OF_THE_FRAMEWORK = re.compile(r"django\.contrib\.(?!auth)|django\.contrib\.auth\
 
 
 def look() -> bytes:
-    """Return, as JSON, what the checks find and whether the database is empty."""
+    """Return, as JSON, what the checks find, which file the database is, and whether it is empty."""
     if not settings.configured or not apps.ready:
         return json.dumps({"findings": [], "empty": False}).encode()
     try:
-        return json.dumps({"findings": findings(), "empty": is_empty()}).encode()
+        return json.dumps({"findings": findings(), "empty": is_empty(), "database": database_file()}).encode()
     finally:
         close_old_connections()
 
@@ -48,6 +49,12 @@ def djangos_own() -> list[tuple[str, str]]:
     if not names:
         return []
     return [("could", f'Django: {", ".join(names)}. To read them: make manage CMD="check --deploy"')]
+
+
+def database_file() -> str:
+    """Return the file of the default database if it is SQLite, nothing if it is another."""
+    name = str(connection.settings_dict.get("NAME", ""))
+    return str(Path(name).resolve()) if connection.vendor == "sqlite" and name.startswith("/") else ""
 
 
 def is_empty() -> bool:
