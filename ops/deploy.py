@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ops import front_page, preflight, proof, releases, stack, state
+from ops import front_page, logs, preflight, proof, releases, stack, state
 from ops.change import change, claim, remove, timed
 from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -352,4 +352,5 @@ def retire(old: Sequence[Container]) -> None:
     with timed(f"retirement of {len(old)}"):
         for container in old:
             stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
+            logs.keep([container])
             stack.docker("rm", container.id)

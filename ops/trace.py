@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ops import stack
+from ops import logs, stack
 from ops.console import Stop, run
 
 # What nginx accepts as an id (nginx/http/trusted-proxies.conf)
@@ -24,11 +24,14 @@ def trace(wanted: str) -> None:
     containers = stack.containers()
     if not containers:
         raise Stop("There is no container. Start the stack: make up")
-    found = [
-        (when, container.name, text) for container in containers for when, text in about(wanted, log(container.id))
-    ]
+    logged = [*((container.name, log(container.id)) for container in containers)]
+    logged += [(name, LINE.findall(text)) for name, text in logs.kept() if wanted in text]
+    found = [(when, name, text) for name, lines in logged for when, text in about(wanted, lines)]
     if not found:
-        raise Stop(f"No log contains {wanted}. Docker keeps the last 30 MB per container, and nothing of removed ones.")
+        raise Stop(
+            f"No log contains {wanted}. Docker keeps the last 30 MB per container, and logs/ those of the last "
+            f"{logs.KEPT} that were removed."
+        )
     for when, name, text in sorted(found, key=lambda line: line[0]):
         print(f"{when[:23]}  {name:<24} {text}")
 

@@ -253,5 +253,5 @@ def test_a_project_that_starts_slowly_is_waited_for(monkeypatch: pytest.MonkeyPa
     services = stack.config(["compose.yaml", "compose.tcp.yaml"])["services"]
     assert {services[name]["healthcheck"]["start_period"] for name in ("uwsgi", "nginx")} == {"2m30s"}
     monkeypatch.setenv("START_SECONDS", "long")
-    with pytest.raises(Stop, match="Fix .env"):
+    with pytest.raises(Stop, match=r"Fix \.env"):
         stack.settings()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops import trace
+import ops.stack
+from ops import logs, trace
 from tests.support.stack import Stack, run
 
 # A project in one file, called as uWSGI would call it; what it writes and what it answers is printed.
@@ -185,3 +187,23 @@ def test_a_health_check_is_the_projects_where_it_answers_or_fails(stack: Stack) 
     failing = ran(stack, HEALTH[:1], routes={"healthz": "fail"})
     assert failing.answers[0].startswith("500 ")
     assert failing.written.count("RuntimeError: not handled") == 1
+
+
+@pytest.mark.one_transport
+def test_trace_finds_what_a_container_that_is_gone_has_logged(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
+    identifier = stack.get("/fail").headers["X-Request-ID"]
+    uwsgi = ops.stack.workers()
+    for number in range(logs.KEPT + 1):
+        (tmp_path / f"19990101-0000{number:02}-shop.log.gz").write_bytes(b"")
+    logs.keep(uwsgi, tmp_path)
+    assert len([*tmp_path.iterdir()]) == logs.KEPT
+    name, text = [*logs.kept(tmp_path)][-1]
+    assert uwsgi[0].name in name
+    monkeypatch.setattr(ops.stack, "containers", lambda *_: uwsgi)
+    monkeypatch.setattr(trace, "log", lambda _: [])
+    monkeypatch.setattr(logs, "kept", lambda: [(name, text)])
+    trace.trace(identifier)
+    assert "RuntimeError: a secret of the project" in capsys.readouterr().out
