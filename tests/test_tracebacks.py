@@ -16,7 +16,7 @@ from tests.support.stack import Stack, run
 # A project in one file, called as uWSGI would call it; what it writes and what it answers is printed.
 PROJECT = """
 import io, json, os, sys
-sys.path.insert(0, os.environ.get("STACK_START", "/usr/local/lib/uwsgi/project"))
+sys.path.insert(0, "/usr/local/lib/uwsgi/project")
 given, asked = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
