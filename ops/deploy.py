@@ -46,7 +46,7 @@ def deploy() -> None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
         print(f"\n{now.release} serves in {counted(now.replicas)}. Back: make rollback")
-        front_page.show()
+    front_page.show()
 
 
 def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[State, dict[str, Any]]:
@@ -240,7 +240,7 @@ def rollback() -> None:
         retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
-        front_page.show()
+    front_page.show()
 
 
 def start_again(files: Sequence[str], services: Sequence[str]) -> None:
