@@ -26,7 +26,7 @@ def project(files: Sequence[str], release: str) -> None:
 
     Then have uWSGI read its options. In one container, since each costs half a second.
     """
-    both = ("sh", "-euc", f'check_project.py --deploy; echo "{STARTS}"; exec "$@"', "sh", *SERVER, *THEN_END)
+    both = ("sh", "-euc", f'check_project.py --migrations; echo "{STARTS}"; exec "$@"', "sh", *SERVER, *THEN_END)
     try:
         output = stack.run_once(files, "release", *both, release=release, seconds=CHECK_SECONDS + 3 * stack.late())
     except Stop as stop:

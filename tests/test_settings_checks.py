@@ -90,6 +90,9 @@ CORRECT: list[dict[str, Any]] = [
     {**SMTP, "EMAIL_HOST": "10.0.0.5"},
     # Django's defaults
     SMTP,
+    {"MAILERS": {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}},
+    # Of a kind that no check knows
+    {"MAILERS": "none", "STORAGES": None, "CACHES": {"default": None}},
     # Under `make dev` much is otherwise.
     {"DEBUG": True, "DATABASES": sqlite("/app/none/db.sqlite3"), "environment": {"UWSGI_MODULE": "development"}},
     {"DEBUG": True, "SILENCED_SYSTEM_CHECKS": ["stack.debug"]},
@@ -152,6 +155,12 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"SESSION_ENGINE": "django.contrib.sessions.backends.file"}, "Warning", "stack.sessions", "/data/sessions"),
     ({"LOGGING": log_to("/tmp/shop.log")}, "Warning", "stack.logging", "/tmp/shop.log"),
     ({**SMTP, "EMAIL_HOST": "smtp.mail.example"}, "Warning", "stack.egress", "overrides/egress.yaml"),
+    (
+        {"MAILERS": {"default": {"BACKEND": SMTP["EMAIL_BACKEND"], "OPTIONS": {"host": "smtp.mail.example"}}}},
+        "Warning",
+        "stack.egress",
+        "MAILERS default",
+    ),
     ({"environment": {"SENTRY_DSN": "https://key@sentry.example/1"}}, "Warning", "stack.egress", "SENTRY_DSN"),
     ({"STORAGES": S3}, "Warning", "stack.egress", "STORAGES default"),
 ]

@@ -40,9 +40,9 @@ def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def system_check(*arguments: str) -> str | None:
+def system_check() -> str | None:
     """Return what `manage.py check` refuses: settings, URLs, models. Warnings follow once the project serves."""
-    done = manage("check", *arguments)
+    done = manage("check")
     if done.returncode == 0:
         return None
     errors = done.stderr.partition("\nWARNINGS:\n")[0]
@@ -65,9 +65,8 @@ def shortened(names: list[str]) -> str:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
-    deploy = sys.argv[1:] == ["--deploy"]
-    if said := problem(asked, callable_name or "application") or system_check(*(["--deploy"] * deploy)):
+    if said := problem(asked, callable_name or "application") or system_check():
         print(said)
         sys.exit(1)
-    if deploy:
+    if sys.argv[1:] == ["--migrations"]:
         print("migrations to run:", shortened(pending_migrations()))

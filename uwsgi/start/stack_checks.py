@@ -191,7 +191,7 @@ def way_out() -> Found:
     """Find services on the internet that the project wants to reach, where there is no way out."""
     if not has_no_way_out():
         return
-    wants = {"EMAIL_HOST": settings.EMAIL_HOST if settings.EMAIL_BACKEND.endswith("smtp.EmailBackend") else ""}
+    wants = mail_hosts()
     wants["SENTRY_DSN"] = urlsplit(os.environ.get("SENTRY_DSN", "")).hostname or ""
     for name, storage in settings.STORAGES.items():
         if re.search(r"\.(s3|s3boto3|gcloud|azure_storage|dropbox)\b", str(storage.get("BACKEND", ""))):
@@ -199,6 +199,18 @@ def way_out() -> Found:
     found = [name for name, host in wants.items() if is_far(host)]
     if found:
         yield Warning(f"{' and '.join(found)}: {EGRESS}", id="stack.egress")
+
+
+def mail_hosts() -> dict[str, str]:
+    """Return the hosts that mail is sent to, by setting: MAILERS since Django 6.1, EMAIL_HOST before."""
+    smtp = "smtp.EmailBackend"
+    if not hasattr(settings, "MAILERS"):
+        return {"EMAIL_HOST": settings.EMAIL_HOST if settings.EMAIL_BACKEND.endswith(smtp) else ""}
+    return {
+        f"MAILERS {name}": str(mailer.get("OPTIONS", {}).get("host", ""))
+        for name, mailer in settings.MAILERS.items()
+        if str(mailer.get("BACKEND", "")).endswith(smtp)
+    }
 
 
 def has_no_way_out() -> bool:
@@ -251,7 +263,15 @@ def stack(**_: Any) -> list[CheckMessage]:
     """Return what is found."""
     if os.environ.get("UWSGI_MODULE") == "development":
         return []
-    return [message for check in CHECKS for message in check()]
+    return [message for check in CHECKS for message in found_by(check)]
+
+
+def found_by(check: Callable[[], Found]) -> list[CheckMessage]:
+    """Return what a check finds; nothing if it meets settings of a kind that it does not know."""
+    try:
+        return [*check()]
+    except Exception:  # a project that is right must not be stopped by a check that is wrong
+        return []
 
 
 register(stack, "stack")
