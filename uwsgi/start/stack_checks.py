@@ -65,8 +65,8 @@ def hosts() -> Found:
             f"ALLOWED_HOSTS is {allowed}, and nginx admits {', '.join(admitted)}: every page is a 400. Set {fix}",
             id="stack.hosts",
         )
-    elif refused and asks:
-        text = f"nginx admits {', '.join(refused)} (DJANGO_ALLOWED_HOSTS in .env), and ALLOWED_HOSTS does not: 400"
+    elif asks and (public := [name for name in refused if name not in LOCAL]):
+        text = f"nginx admits {', '.join(public)} (DJANGO_ALLOWED_HOSTS in .env), and ALLOWED_HOSTS does not: 400"
         yield Info(text, id="stack.hosts")
     elif missing := [name for name in others if not any(covers(name, one) for one in admitted)]:
         text = f"ALLOWED_HOSTS has {', '.join(missing)}, which nginx refuses. In .env: DJANGO_ALLOWED_HOSTS"
