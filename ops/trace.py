@@ -12,6 +12,8 @@ from ops.console import Stop, run
 ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 # A line of `docker logs --timestamps`: the time, then what the service wrote
 LINE = re.compile(r"^(\S+) (.*)$", re.MULTILINE)
+# uWSGI's line about a request (log-format in uwsgi/uwsgi.ini), and that of uwsgi/start/stack_application.py
+OF_UWSGI, OF_OURS = " ms by worker ", "request "
 TRACEBACK = ("Traceback (", "During handling of", "The above exception")
 
 
@@ -54,8 +56,9 @@ def about(wanted: str, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, 
         belongs = begins or inside or not text
         inside = begins or (belongs and (not text or text.startswith(" ")))
         if wanted in text:
-            # One line is not a traceback, but another request's.
-            yield from before[1:] and before
+            # One line alone is another request's; so is a traceback under a line of ours, which has an id.
+            if OF_UWSGI in text and before[1:] and not before[0][1].startswith(OF_OURS):
+                yield from before
             following, inside, before = True, False, []
             yield when, text
         elif following and belongs:

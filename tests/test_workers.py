@@ -91,3 +91,11 @@ def test_libraries_start_one_thread_in_each_worker(stack: Stack) -> None:
     """OpenBLAS starts one per core, and many cores times several workers exceed pids_limit."""
     said = stack.exec("uwsgi", "sh", "-c", "echo $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS")
     assert said == "1 1\n"
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_workers_can_import_the_project_each_for_itself(changed_stack: ChangedStack) -> None:
+    """For libraries that do not survive a fork."""
+    answer = changed_stack("lazy").get("/echo").json()
+    assert answer["loaded_by"] == answer["pid"]
