@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from tests.support.stack import Stack, run
 from tests.test_state import container
 
 Pages = dict[str, tuple[int, str]]
-Serve = Callable[[Pages], Site]
+Serve = Callable[..., Site]
 STYLED = '<title> The shop\n</title><link rel="stylesheet" href="/static/shop.css"><script src=/assets/a.js></script>'
 
 
@@ -27,7 +28,7 @@ def serve() -> Iterator[Serve]:
     """Starts a site: of each path, status and body, of a redirect the address."""
     servers = []
 
-    def start(pages: Pages) -> Site:
+    def start(pages: Pages, tls: ssl.SSLContext | None = None) -> Site:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 scheme = self.headers.get("X-Forwarded-Proto", "http")
@@ -42,8 +43,10 @@ def serve() -> Iterator[Serve]:
                 """Write nothing."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return Site(f"127.0.0.1:{server.server_port}", ["localhost", "shop.example"], https_by_proxy=False)
 
     yield start
@@ -104,8 +107,19 @@ def test_a_redirect_to_https_is_told_from_a_loop(serve: Serve) -> None:
     looping = replace(behind, address=serve({"/": (301, "https://HOST/")}).address)
     assert judged(looping)[1] == []
     assert "SECURE_PROXY_SSL_HEADER" in judged(replace(looping, proxy_is_here=True))[1][0]
-    # A stack that serves https itself is none of these.
-    assert judged(replace(plain, https_here=True))[1] == []
+
+
+def test_a_stack_that_serves_https_is_asked_over_https(serve: Serve, tmp_path: Path) -> None:
+    """By its name, and whatever its certificate."""
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-keyout", "key"]
+    assert run(*request, "-out", "certificate", cwd=tmp_path).returncode == 0
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    site = serve({"/": (302, "https://HOST/shop"), "/shop": (200, "over https")}, context)
+    answer, said = judged(replace(site, https_here=True))
+    assert (answer.body, said, set(names)) == ("over https", [], {"localhost"})
 
 
 def test_nothing_that_answers_is_said() -> None:
