@@ -30,8 +30,9 @@ FORMS = {
     "NGINX_REQUEST_RATE": (RATE, "a rate", "50r/s"),
     "NGINX_LOGIN_RATE": (RATE, "a rate", "10r/m"),
     "DJANGO_ALLOWED_HOSTS": (
-        r" *(\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]) *",
-        "a host name (no scheme, port or *)",
+        # No spaces: a project that splits at the commas alone would refuse " www.example.com".
+        r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]",
+        "a host name (no scheme, port, space or *)",
         "example.com,localhost",
     ),
 }
