@@ -87,6 +87,14 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 	$(COMPOSE) exec $(or $(S),uwsgi) bash
 
 ##+ Data, more
+bring-database: ## Copy an SQLite database into the stack; FROM=app/db.sqlite3, and REPLACE=1 over rows
+	$(if $(FROM),,$(error Which file? Type: make bring-database FROM=app/db.sqlite3))
+	@ops/run bring-database $(if $(REPLACE),--replace) "$(FROM)"
+
+bring-media: ## Copy a folder of uploads into the stack; FROM=app/media, and REPLACE=1 over files
+	$(if $(FROM),,$(error Which folder? Type: make bring-media FROM=app/media))
+	@ops/run bring-media $(if $(REPLACE),--replace) "$(FROM)"
+
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, private, static). If you mean it: make clean CONFIRM=1))
 	ops/run clean
@@ -128,5 +136,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@tools/venv
 
-.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback releases scale restart reload
+.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback bring-database bring-media releases scale restart reload
 .PHONY: doctor manage shell lint check test test-all prove bench sbom outdated update clean ready

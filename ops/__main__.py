@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import base_image, engine, releases, settings, stack, state
+from ops import base_image, bring, engine, releases, settings, stack, state
 from ops.adopt import adopt
 from ops.change import belongs_to_another
 from ops.console import ROOT, Stop
@@ -48,6 +48,10 @@ def print_files() -> None:
 
 
 TRANSPORT = {"transport": {"choices": stack.TRANSPORTS, "nargs": "?"}}
+BRING: dict[str, dict[str, Any]] = {
+    "source": {"metavar": "FROM"},
+    "--replace": {"action": "store_true", "help": "replace what is there; a copy is kept"},
+}
 VERBS = {
     "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
     "adopt": Verb("list what to change in the project in app/ before the first build", adopt),
@@ -68,6 +72,8 @@ VERBS = {
     "down": Verb("stop and remove the containers", down),
     "restart": Verb("restart a service", restart, {"service": {"metavar": "SERVICE"}}),
     "clean": Verb("remove containers, images and data", clean),
+    "bring-database": Verb("copy an SQLite database into the stack", bring.database, BRING),
+    "bring-media": Verb("copy a folder of uploads into the stack", bring.media, BRING),
     "manage": Verb("run manage.py in a separate container", manage, {"words": {"nargs": argparse.REMAINDER}}),
 }
 

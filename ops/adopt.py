@@ -27,6 +27,7 @@ TOLD = {
     "UWSGI_HARAKIRI",
     "UWSGI_MODULE",
     "UWSGI_PROCESSES",
+    "UWSGI_THREADS",
 }
 FROM_HOSTS = 'os.environ["DJANGO_ALLOWED_HOSTS"].split(",")'
 FOR_DEVELOPMENT = r"'[^']*(debug_toolbar|django_browser_reload|django_watchfiles|whitenoise\.runserver_nostatic)"

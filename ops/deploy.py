@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ops import preflight, proof, releases, stack, state
+from ops import front_page, logs, preflight, proof, releases, stack, state
 from ops.change import change, claim, remove, timed
 from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -46,6 +46,7 @@ def deploy() -> None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
         print(f"\n{now.release} serves in {counted(now.replicas)}. Back: make rollback")
+    front_page.show()
 
 
 def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[State, dict[str, Any]]:
@@ -199,12 +200,12 @@ def bring_others(wanted: Wanted, now: State) -> None:
         launch(wanted.files, "--no-deps", "--remove-orphans", *LAST)
     if different:
         # A new uwsgi-socket makes every uwsgi exit and come back.
-        seconds = reload_seconds(stack.containers("uwsgi"))
+        seconds = reload_seconds(stack.containers("uwsgi")) + stack.late()
         stack.wait_healthy(
             lambda: stack.containers("uwsgi"),
             lambda _: False,
             seconds=seconds,
-            message=f"uwsgi is not healthy {seconds} s after the other services were started (above).",
+            message=f"uwsgi is not healthy {seconds:.0f} s after the other services were started (above).",
         )
 
 
@@ -240,6 +241,7 @@ def rollback() -> None:
         retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
+    front_page.show()
 
 
 def start_again(files: Sequence[str], services: Sequence[str]) -> None:
@@ -299,12 +301,12 @@ def reload_seconds(containers: Sequence[Container]) -> int:
 
 def wait_for_restart(before: Container) -> None:
     """Wait until a container has started again since `before` was read, and is healthy. Raises Stop if it does not."""
-    seconds = reload_seconds([before])
+    seconds = reload_seconds([before]) + stack.late()
     stack.wait_healthy(
         lambda: stack.present([before.id]),
         lambda _: False,  # it ends and comes back, which looks like a failure on the way
         seconds=seconds,
-        message=f"{before.name} was not healthy within {seconds} s of its reload (above).",
+        message=f"{before.name} was not healthy within {seconds:.0f} s of its reload (above).",
         ready=lambda found: stack.all_healthy(found) and found[0].started != before.started,
     )
 
@@ -357,4 +359,5 @@ def retire(old: Sequence[Container]) -> None:
     with timed(f"retirement of {len(old)}"):
         for container in old:
             stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
+            logs.keep([container])
             stack.docker("rm", container.id)

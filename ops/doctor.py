@@ -7,14 +7,12 @@ import json
 import re
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from ops import engine, preflight, stack, state, status
+from ops import engine, front_page, preflight, stack, state, status
 from ops.console import Stop
 from ops.stack import Container
 
@@ -51,7 +49,9 @@ class Facts:
     sockets: Mapping[str, str] = field(default_factory=dict)
     data_used: float = 0
     clock_offset: float = 0
+    # What a visitor gets, in a line, and what is wrong with it (ops/front_page.py)
     page: str = ""
+    said: Sequence[tuple[str, str]] = ()
     loops: Sequence[str] = ()
     unhealthy: Sequence[str] = ()
     versions: Sequence[str] = ()
@@ -63,7 +63,12 @@ def doctor() -> None:
     # Under `make dev` nothing is cut off: somebody may be in the debugger.
     development = stack.includes(state.current_files(), stack.DEVELOPMENT)
     checks = [check for check in CHECKS if not (development and check is timeouts)]
-    problems = examine(gather(), checks)
+    facts = gather()
+    print(f"Front page: {facts.page}")
+    for word, text in facts.said:
+        if word == "could":
+            print(f"  {word:<7} {text}")
+    problems = examine(facts, checks)
     if problems:
         raise Stop("\n".join(f"  - {problem}" for problem in problems))
     print(f"{len(checks)} checks, nothing wrong.")
@@ -167,10 +172,11 @@ def clock(facts: Facts) -> Iterator[str]:
         yield f"The Docker engine's clock is {offset:+.0f} s off this machine's. Restart the engine, and run NTP."
 
 
-def port(facts: Facts) -> Iterator[str]:
-    """Find a published port behind which nothing answers."""
-    if facts.page:
-        yield f"{facts.page}. Look at: make ps, make logs S=nginx"
+def page(facts: Facts) -> Iterator[str]:
+    """Find what is wrong with the front page and the settings behind it."""
+    for word, text in facts.said:
+        if word != "could":
+            yield f"{word}: {text}"
 
 
 def loops(facts: Facts) -> Iterator[str]:
@@ -187,7 +193,7 @@ def versions(facts: Facts) -> Iterator[str]:
         yield f"This needs {text}. Run: ops/run setup"
 
 
-CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, port, loops, versions)
+CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, page, loops, versions)
 
 
 def gather() -> Facts:
@@ -195,6 +201,7 @@ def gather() -> Facts:
     uwsgi, (nginx, *_) = stack.workers("uwsgi"), stack.workers("nginx")
     holders = [stack.workers(service)[0] for service in ("nginx-socket", "uwsgi-socket")]
     everything = [container for container in stack.containers() if container.service != "release"]
+    line, said = front_page.look()
     return Facts(
         nginx=directives(inside(nginx, "nginx", "-T")),
         uwsgi=uwsgi_options(uwsgi[0]),
@@ -207,7 +214,8 @@ def gather() -> Facts:
         sockets={path: modes for holder in holders for path, modes in socket_modes(holder).items()},
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=parse_time(stack.docker("info", "--format", "{{.SystemTime}}").strip()) - time.time(),
-        page=page_problem(nginx),
+        page=line,
+        said=said,
         loops=[container.name for container in everything if is_looping(container)],
         unhealthy=[container.name for container in everything if container.running and container.health == "unhealthy"],
         versions=engine.lacking(),
@@ -288,20 +296,6 @@ def is_looping(container: Container) -> bool:
 def parse_time(text: str) -> float:
     """Return Docker's time format (nanoseconds, Z or an offset) in seconds since 1970."""
     return datetime.fromisoformat(re.sub(r"\.(\d{1,6})\d*", r".\1", text).replace("Z", "+00:00")).timestamp()
-
-
-def page_problem(nginx: Container) -> str:
-    """Return what is wrong with the answer behind the published port, nothing if it comes from Django."""
-    config = stack.config(state.current_files())
-    address = f"http://{stack.published(config, stack.entrance(config))}/healthz"
-    name = inside(nginx, "cat", "/run/nginx/server-names.conf").split()[1].rstrip(";").removeprefix(".")
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=5).close()
-    except urllib.error.HTTPError as answer:
-        return f"{address} answers {answer.code}" if answer.code >= 500 else ""
-    except OSError as problem:
-        return f"{address} does not answer ({problem})"
-    return ""
 
 
 def seconds(text: str) -> float:

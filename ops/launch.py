@@ -18,7 +18,7 @@ FAILED_STARTS = 3
 
 def launch(files: Sequence[str], *arguments: str) -> None:
     """Start the containers and wait until all are healthy. Raises Stop with the logs of those that are not."""
-    options = ["--detach", "--no-build", "--wait", "--wait-timeout", str(WAIT_SECONDS)]
+    options = ["--detach", "--no-build", "--wait", "--wait-timeout", f"{WAIT_SECONDS + stack.late():.0f}"]
     before = {container.id for container in stack.containers()}
     with tempfile.TemporaryFile("w+") as errors:
         starting = subprocess.Popen(

@@ -26,14 +26,16 @@ RATE = "[1-9][0-9]{0,8}r/[sm]"
 # Of each setting: what it must look like (several are separated by commas), in words, and an example
 FORMS = {
     "UWSGI_PROCESSES": ("0*[1-9][0-9]*", "a number from 1", "2"),
+    "UWSGI_THREADS": ("0*[1-9][0-9]*", "a number from 1", "1"),
     "NGINX_REQUEST_RATE": (RATE, "a rate", "50r/s"),
     "NGINX_LOGIN_RATE": (RATE, "a rate", "10r/m"),
     "NGINX_GZIP": ("on|off", "on or off", "on"),
     "REQUEST_SECONDS": ("[1-9][0-9]{0,4}", "a number of seconds", "30"),
     "UPLOAD_MAX": ("[1-9][0-9]{0,8}[kmgKMG]?", "a size", "10m"),
     "DJANGO_ALLOWED_HOSTS": (
-        r" *(\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]) *",
-        "a host name (no scheme, port or *)",
+        # No spaces: a project that splits at the commas alone would refuse " www.example.com".
+        r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]",
+        "a host name (no scheme, port, space or *)",
         "example.com,localhost",
     ),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from ops import change, stack
 from ops.console import Stop
 
-# An import and Django's checks; a project that hangs at its import is found by this.
+# Three imports of the project (itself, Django's checks, the list of migrations); one that hangs is found by this.
 CHECK_SECONDS = 120
 # uWSGI's own file, which names no place where requests come from: not the pool
 SERVER = ("uwsgi", "--ini", "/etc/uwsgi/uwsgi.ini")
@@ -26,9 +26,9 @@ def project(files: Sequence[str], release: str) -> None:
 
     Then have uWSGI read its options. In one container, since each costs half a second.
     """
-    both = ("sh", "-euc", f'check_project.py --deploy; echo "{STARTS}"; exec "$@"', "sh", *SERVER, *THEN_END)
+    both = ("sh", "-euc", f'check_project.py --migrations; echo "{STARTS}"; exec "$@"', "sh", *SERVER, *THEN_END)
     try:
-        output = stack.run_once(files, "release", *both, release=release, seconds=CHECK_SECONDS)
+        output = stack.run_once(files, "release", *both, release=release, seconds=CHECK_SECONDS + 3 * stack.late())
     except Stop as stop:
         said = str(stop).replace(f"{STARTS}\n", "").replace(STARTS, "").rstrip()
         what = "uWSGI does not start with uwsgi/uwsgi.ini and .env" if STARTS in str(stop) else NO_START
@@ -40,7 +40,7 @@ def project(files: Sequence[str], release: str) -> None:
 def imported(files: Sequence[str]) -> None:
     """Import the project as it will run under `make up-direct`."""
     try:
-        stack.run_once(files, "release", "check_project.py", seconds=CHECK_SECONDS)
+        stack.run_once(files, "release", "check_project.py", seconds=CHECK_SECONDS + 3 * stack.late())
     except Stop as stop:
         raise Stop(f"{stop}\n\n{NO_START} (above). {KEEPS}") from stop
 

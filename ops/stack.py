@@ -36,10 +36,16 @@ x-settings:
   files: ${COMPOSE_FILE:-compose.yaml:compose.tcp.yaml}
   module: ${UWSGI_MODULE:-config.wsgi:application}
   settings_module: ${DJANGO_SETTINGS_MODULE:-}
+  start_seconds: ${START_SECONDS:-60}
 services:
-  project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
+  project:
+    image: none
+    env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]
+    # As in compose.yaml: Compose refuses what is no number of seconds.
+    healthcheck: {test: [NONE], start_period: "${START_SECONDS:-60}s"}
 """
-# Docker itself calls a container unhealthy (start_period, retries); this only bounds the waiting.
+# Docker itself calls a container unhealthy (start_period, retries); this only bounds the waiting. Like every such bound
+# it is for START_SECONDS=60; `late` adds what is above that.
 HEALTHY_SECONDS = 180
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
@@ -55,6 +61,7 @@ class Settings:
     files: str = f"compose.yaml:{TRANSPORTS['tcp']}"
     module: str = "config.wsgi:application"
     settings_module: str = ""
+    start_seconds: float = 60
     variables: frozenset[str] = frozenset()
 
 
@@ -146,6 +153,11 @@ def read_settings(_: tuple[tuple[str, str], ...]) -> Settings:
     document = config(["-"], SETTINGS)
     variables = document["services"]["project"].get("environment", {})
     return Settings(document["name"], **document["x-settings"], variables=frozenset(variables))
+
+
+def late() -> float:
+    """Return how many seconds longer than by default the project may take to start (START_SECONDS)."""
+    return max(0.0, float(settings().start_seconds) - Settings.start_seconds)
 
 
 def with_transport(files: Sequence[str], transport: str) -> list[str]:
@@ -350,6 +362,6 @@ def wait_for_new(ids: Sequence[str]) -> None:
     wait_healthy(
         lambda: present(ids),
         lambda container: not container.running or container.restarts > 0 or container.health == "unhealthy",
-        seconds=HEALTHY_SECONDS,
+        seconds=HEALTHY_SECONDS + late(),
         message="What is new does not become healthy (above). What served before keeps serving.",
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ops import change, releases, stack, state
+from ops import change, logs, releases, stack, state
 from ops.console import ROOT, Stop, quiet
 from ops.up import developers
 
@@ -47,6 +47,7 @@ def down() -> None:
     """Stop and remove the containers; the data stays."""
     with own_files("down") as files:
         halt(files)
+        logs.keep([container for container in stack.containers() if container.service != "release"])
         stack.compose(files, "down", "--remove-orphans", seconds=stop_seconds())
 
 

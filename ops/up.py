@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ops import deploy, preflight, proof, releases, stack, state
+from ops import deploy, front_page, preflight, proof, releases, stack, state
 from ops.change import change, claim
 from ops.console import ROOT, Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -40,6 +40,7 @@ def up(transport: str | None = None) -> None:
         f"\nReady: http://{address}/ over {now.transport}, {processes} workers\n"
         f'Next:  make status   make logs   make manage CMD="createsuperuser"   {other} (the other transport)'
     )
+    front_page.show()
 
 
 def note_transport(files: Sequence[str]) -> None:
@@ -68,6 +69,7 @@ def develop() -> None:
         f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; what it writes to /data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )
+    front_page.show()
 
 
 def developers() -> None:

@@ -195,7 +195,7 @@ def test_number_of_workers(config: dict[str, Any], processes: str) -> None:
     assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
 
 
-@pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a;b"])
+@pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a, b", "a;b"])
 def test_host_names(config: dict[str, Any], hosts: str) -> None:
     assert "not a host name" in refusal(config, DJANGO_ALLOWED_HOSTS=hosts)
 

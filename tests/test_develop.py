@@ -65,6 +65,13 @@ def said(views: str, word: str) -> str:
     return f"{before}return JsonResponse({{'said': '{word}'}} | {after}"
 
 
+def test_the_developer_has_an_account_and_a_home(site: Checkout) -> None:
+    """getpwuid() fails for a number without an account, and with it libpq and getpass."""
+    command = "import getpass, os; print(getpass.getuser(), os.getuid(), os.path.expanduser('~'))"
+    done = run("docker", "exec", "--env", "USER=", uwsgi(site), "python", "-c", command)
+    assert done.stdout.split() == ["developer", str(DEVELOPER), "/tmp"], done.stderr
+
+
 def test_saved_python_takes_effect(site: Checkout) -> None:
     views = site.folder / "app/home/views.py"
     before = views.read_text()

@@ -23,7 +23,8 @@ def examined(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
 def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
     assert doctor.examine(doctor.gather()) == NOTHING
     done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": examined.project})
-    assert (done.returncode, done.stdout) == (0, f"{len(CHECKS)} checks, nothing wrong.\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"\n{len(CHECKS)} checks, nothing wrong.\n")
 
 
 @pytest.mark.one_transport
@@ -79,7 +80,7 @@ def test_a_port_behind_which_nothing_answers_is_found(examined: Stack) -> None:
     _, *workers = examined.processes("nginx")
     try:
         run("kill", "-STOP", *workers)
-        assert "/healthz does not answer" in doctor.examine(doctor.gather())[0]
+        assert "gives no answer within 10 s" in doctor.examine(doctor.gather())[0]
     finally:
         run("kill", "-CONT", *workers)
     wait_until(examined.serves, "served again")

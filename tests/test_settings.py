@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ops import adopt, doctor
+from ops import adopt, doctor, proof, stack
 from ops.__main__ import parser
+from ops.console import Stop
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT, run
 
@@ -270,3 +271,24 @@ def test_every_override_is_documented() -> None:
 def test_every_test_that_security_names_is_there() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text()))
     assert {name for name in named if not (ROOT / f"tests/{name}.py").is_file()} == set()
+
+
+def test_a_project_that_starts_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker, Compose and every wait of ours follow START_SECONDS."""
+    monkeypatch.setenv("START_SECONDS", "150")
+    waited: list[float] = []
+
+    def wait(*_: object, seconds: float, **__: object) -> str:
+        waited.append(seconds)
+        return ""
+
+    monkeypatch.setattr(stack, "run_once", wait)
+    monkeypatch.setattr(stack, "wait_healthy", wait)
+    proof.project([], "next")
+    stack.wait_for_new([])
+    assert waited == [proof.CHECK_SECONDS + 3 * 90, stack.HEALTHY_SECONDS + 90]
+    services = stack.config(["compose.yaml", "compose.tcp.yaml"])["services"]
+    assert {services[name]["healthcheck"]["start_period"] for name in ("uwsgi", "nginx")} == {"2m30s"}
+    monkeypatch.setenv("START_SECONDS", "long")
+    with pytest.raises(Stop, match=r"Fix \.env"):
+        stack.settings()

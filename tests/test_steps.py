@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ops import console, deploy, releases, stack, state
+from ops import console, deploy, logs, releases, stack, state
 from ops import wanted as wanted_module
 from ops.state import State
 from tests.test_state import TCP, container, folder, running
@@ -195,10 +195,13 @@ def test_a_build_adds_no_attestations() -> None:
 
 
 def test_retirement_waits_as_long_as_the_container_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keeps its log, which Docker removes with it."""
     waited: list[float] = []
+    kept: list[str] = []
+    monkeypatch.setattr(logs, "keep", lambda old: kept.extend(one.service for one in old))
     monkeypatch.setattr(stack, "docker", lambda *words, seconds=0.0: waited.append(seconds) if "stop" in words else "")
     deploy.retire([container(grace_seconds=310)])
-    assert waited == [370]
+    assert (waited, kept) == ([370], ["uwsgi"])
 
 
 def test_what_a_killed_verb_has_left_is_no_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 from tests.support.stack import Stack
 
 WARM_UP = """
-import gc, json, os, runpy, sys
-sys.path.insert(0, "/app")
+import gc, json, os, sys
+sys.path[:0] = ["/app", "/usr/local/lib/uwsgi/project"]
 os.environ["DJANGO_SETTINGS_MODULE"] = "probe.settings"
 import django
 django.setup()
@@ -18,7 +18,8 @@ from django.conf import settings
 from django.db import connection
 connection.ensure_connection()
 settings.ROOT_URLCONF = sys.argv[1]
-runpy.run_path("/usr/local/lib/uwsgi/warm_up.py")
+from stack_warm_up import warm_up
+warm_up()
 print(json.dumps({"open": connection.connection is not None, "frozen": gc.get_freeze_count()}))
 """
 

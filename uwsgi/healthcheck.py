@@ -1,11 +1,10 @@
 #!/usr/bin/python3 -SEs
 """Health check of `uwsgi`: a worker of this container answers a request through Django.
 
-A connection proves nothing: the kernel accepts it even if every worker hangs. Any status below 500 passes: without
-/healthz, the 404 also comes from Django.
+A connection proves nothing: the kernel accepts it even if every worker hangs. stack_application.py answers for a
+project that has no /healthz. With --look, print what the worker knows of the project instead (stack_look.py).
 """
 
-import os
 import socket
 import struct
 import sys
@@ -20,10 +19,10 @@ REQUEST = {
     "SERVER_PROTOCOL": "HTTP/1.1",
     "SERVER_NAME": "localhost",
     "SERVER_PORT": "80",
-    # The first of the project's own names: with any other, a project without /healthz would log an error about
-    # a wrong Host every ten seconds, and mail it to ADMINS.
-    "HTTP_HOST": os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost").split(",")[0].strip().lstrip("."),
+    "HTTP_HOST": "localhost",
     "REMOTE_ADDR": "127.0.0.1",
+    # stack_application.py
+    "HEALTH_CHECK": "1",
 }
 
 
@@ -35,23 +34,27 @@ def packet(variables: dict[str, str]) -> bytes:
     return struct.pack("<BHB", 0, len(body), 0) + body
 
 
-def status() -> int:
-    """Return the HTTP status of /healthz. Raises OSError if no worker answers within SECONDS."""
+def answer(variables: dict[str, str]) -> tuple[int, str]:
+    """Return status and body of a worker's answer. Raises OSError if none answers within SECONDS."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(SECONDS)
         connection.connect(SOCKET)
-        connection.sendall(packet(REQUEST))
-        head = connection.recv(64)
+        connection.sendall(packet(variables))
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1."):
         raise OSError("the worker closed the connection without an answer")
-    return int(head.split()[1])
+    return int(head.split()[1]), body.decode()
 
 
 if __name__ == "__main__":
+    look = sys.argv[1:] == ["--look"]
     try:
-        answer = status()
+        code, text = answer({**REQUEST, "HEALTH_CHECK": "look"} if look else REQUEST)
     except OSError as problem:
         sys.exit(f"no answer from this container's workers: {problem}")
-    if answer >= 500:
-        sys.exit(f"/healthz answers {answer}")
-    print(f"/healthz answers {answer}")
+    if code >= 500:
+        sys.exit(f"/healthz answers {code}")
+    print(text if look else f"/healthz answers {code}")

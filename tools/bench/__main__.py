@@ -30,7 +30,20 @@ from ops.console import ROOT, Stop
 from tools.bench import measure, report, variants
 from tools.bench.measure import Sample
 from tools.bench.targets import AGAIN, measured, of
-from tools.bench.variants import BOUND, EMPTY, HOST, HOST_PORT, PEERS, SYNC_UNIX, TCP, UNIX, WORKERS, Variant
+from tools.bench.variants import (
+    BOUND,
+    EMPTY,
+    GTHREAD_UNIX,
+    HOST,
+    HOST_PORT,
+    PEERS,
+    SYNC_UNIX,
+    TCP,
+    THREADED,
+    UNIX,
+    WORKERS,
+    Variant,
+)
 
 RESULTS = ROOT / "tools/bench/results"
 # The whole must end by itself, whatever a server does.
@@ -110,6 +123,7 @@ class Run:
         self.rounds(("empty",), 8)
         self.rounds(measure.ROUTES[1:], 3)
         self.own_socket()
+        self.threads()
         self.wakings()
         self.statics()
         self.latencies()
@@ -146,6 +160,15 @@ class Run:
             for stack in random.sample([UNIX, BOUND], 2):
                 self.samples.append(measure.full_speed(stack, "empty", number, SECONDS))
         self.say("the pool against uWSGI's own socket, twelve more rounds")
+
+    def threads(self) -> None:
+        """Measure a view that waits, and ours with threads against gunicorn's with the same numbers."""
+        self.say("a view that waits 20 ms, with two threads in each worker")
+        THREADED.up()
+        for number in range(5):
+            for stack in random.sample([THREADED, GTHREAD_UNIX], 2):
+                self.samples.append(measure.full_speed(stack, measure.WAITING, number, SECONDS))
+        THREADED.down()
 
     def wakings(self) -> None:
         """Measure what Django itself costs when it was waiting before each request, as every server is."""

@@ -14,6 +14,8 @@ from tools.bench.variants import WORKERS, Variant
 CONNECTIONS = 16
 BODY_BYTES = 102_400
 ROUTES = ("empty", "json", "template", "orm", "upload")
+# Measured with threads alone
+WAITING = "wait"
 STATIC = {"4 kB": 4, "100 kB": 100, "1 MB": 1024}
 # A client of h2load sends in step with the others; few of them, so that they do not queue up behind each other.
 PACED_CONNECTIONS = 2

@@ -8,7 +8,7 @@ from statistics import median
 
 import plotly.graph_objects as plot
 
-from tools.bench.measure import ROUTES, STATIC
+from tools.bench.measure import ROUTES, STATIC, WAITING
 from tools.bench.targets import AGAIN, OURS, PROCESS, Document, measured, of, paired
 
 Row = Sequence[str]
@@ -86,7 +86,7 @@ def target_rows(document: Document) -> list[Row]:
 
 def tables(document: Document) -> list[list[Row]]:
     """Return every table that this run has figures for."""
-    measured_routes = [route for route in ROUTES if names(document, route)]
+    measured_routes = [route for route in (*ROUTES, WAITING) if names(document, route)]
     statics = [f"static {size}" for size in STATIC if names(document, f"static {size}")]
     found = [route_rows(without_the_ways_in(document), route) for route in (*measured_routes, *statics)]
     found += [latency_rows(document), published_rows(document)]

@@ -16,6 +16,7 @@ OURS, TCP, PROCESS = "ours, Unix socket", "ours, TCP", "Django in process"
 # Ours a second time: the noise
 AGAIN = f"{OURS}, again"
 SYNC, EMPTY = "gunicorn sync, Unix socket", "empty WSGI app, Unix socket"
+THREADED, GTHREAD = "ours, 2 threads, Unix socket", "gunicorn gthread, Unix socket"
 GRANIAN, BOUND = "granian, Unix socket", "uWSGI's own socket"
 
 
@@ -135,6 +136,7 @@ TARGETS = [
     Target("rate against Django in process, ORM view", 0.78, 0.35, rate(OURS, PROCESS, "orm")),
     Target("CPU, empty view, against Django in a loop + empty app", 1.25, 1.9, against_the_floor),
     Target("CPU, empty view, against Django woken + empty app", 1.25, 1.4, against_the_woken),
+    Target("rate against gunicorn gthread, 2 threads, view of 20 ms", 1.0, 0.95, rate(THREADED, GTHREAD, "wait")),
     Target("TCP against Unix, rate, empty view", 0.75, 0.55, rate(TCP, OURS, "empty")),
     Target("TCP, last 10 s of 60 against the first", 0.9, 0.7, sustained),
     Target("CPU, pool against uWSGI's own socket", 1.03, 1.15, cpu(OURS, BOUND, "empty")),

@@ -123,10 +123,15 @@ def peer(name: str, transport: str, command: str) -> Variant:
 UNIX = Variant("ours, Unix socket", "unix-socket", [*OURS, "tools/bench/compose.bare.yaml"])
 TCP = Variant("ours, TCP", "tcp", OURS)
 SYNC_UNIX = peer("gunicorn sync, Unix socket", "unix-socket", f"{GUNICORN} --bind unix:{SOCKET} --umask 7")
+GTHREAD_UNIX = peer(
+    "gunicorn gthread, Unix socket", "unix-socket", f"{GUNICORN} {THREADS} --bind unix:{SOCKET} --umask 7"
+)
+# As many threads as gthread has above
+THREADED = Variant("ours, 2 threads, Unix socket", "unix-socket", OURS, {"UWSGI_THREADS": "2"})
 PEERS = [
     SYNC_UNIX,
     peer("gunicorn sync, TCP", "tcp", f"{GUNICORN} --bind {PORT}"),
-    peer("gunicorn gthread, Unix socket", "unix-socket", f"{GUNICORN} {THREADS} --bind unix:{SOCKET} --umask 7"),
+    GTHREAD_UNIX,
     peer("gunicorn gthread, TCP", "tcp", f"{GUNICORN} {THREADS} --bind {PORT}"),
     peer("granian, Unix socket", "unix-socket", f"{GRANIAN} --uds {SOCKET} --uds-permissions 432"),
     peer("granian, TCP", "tcp", f"{GRANIAN} --host 0.0.0.0 --port 20001"),

@@ -8,6 +8,14 @@ import sys
 import traceback
 from pathlib import Path
 
+# Importing stack_checks registers them; then manage.py as it is, with this folder first on sys.path as it expects.
+WITH_OUR_CHECKS = """
+import runpy, sys
+sys.path[0] = "/usr/local/lib/uwsgi/project"
+import stack_checks
+sys.path[0], sys.argv[0] = "", "manage.py"
+runpy.run_path("manage.py", run_name="__main__")
+"""
 # Of the migrations to run
 SHOWN = 5
 
@@ -18,23 +26,27 @@ def problem(module: str, name: str) -> str | None:
         found = importlib.import_module(module)
     except Exception as error:  # the project's own code can raise anything
         traceback.print_exc(limit=-3)
-        return f"UWSGI_MODULE {module}: {type(error).__name__}: {error}"
+        # logging.config hides the reason: a file that cannot be written, for example
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        return f"UWSGI_MODULE {module}: {type(error).__name__}: {error}{reason}"
     if not callable(getattr(found, name, None)):
         return f"UWSGI_MODULE {module} has no callable `{name}`. In .env: UWSGI_MODULE={module}:application"
     return None
 
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py and return what it printed."""
-    return subprocess.run([sys.executable, "manage.py", *arguments], capture_output=True, text=True, check=False)
+    """Run manage.py, with the checks of stack_checks.py added to Django's, and return what it printed."""
+    command = [sys.executable, "-c", WITH_OUR_CHECKS, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def system_check(*arguments: str) -> str | None:
-    """Return what `manage.py check` finds wrong: settings, URLs, models."""
-    done = manage("check", *arguments)
-    warnings = [line for line in done.stderr.splitlines() if line.startswith("?: (")]
-    print("\n".join(warnings), end="\n" * bool(warnings))
-    return None if done.returncode == 0 else "manage.py check: " + "\n".join(done.stderr.strip().splitlines()[-12:])
+def system_check() -> str | None:
+    """Return what `manage.py check` refuses: settings, URLs, models. Warnings follow once the project serves."""
+    done = manage("check")
+    if done.returncode == 0:
+        return None
+    errors = done.stderr.partition("\nWARNINGS:\n")[0]
+    return "manage.py check: " + "\n".join(errors.strip().splitlines()[-12:])
 
 
 def pending_migrations() -> list[str]:
@@ -53,9 +65,8 @@ def shortened(names: list[str]) -> str:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
-    deploy = sys.argv[1:] == ["--deploy"]
-    if said := problem(asked, callable_name or "application") or system_check(*(["--deploy"] * deploy)):
+    if said := problem(asked, callable_name or "application") or system_check():
         print(said)
         sys.exit(1)
-    if deploy:
+    if sys.argv[1:] == ["--migrations"]:
         print("migrations to run:", shortened(pending_migrations()))

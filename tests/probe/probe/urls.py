@@ -19,6 +19,8 @@ urlpatterns = [
     path("private/<path:name>", views.private),
     path("form-files", views.form_files),
     path("version", views.version),
+    path("leak/<int:megabytes>", views.leak),
+    path("forked", views.forked),
     path("kill", views.kill),
     path("fail", views.fail),
     path("upload/<str:name>", views.upload),

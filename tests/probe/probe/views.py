@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ from probe.version import VERSION
 
 CHUNK = 65_536
 LOADED_BY = os.getpid()
+LEAKED: list[bytes] = []
+# What Sentry and others do at import: a thread, and a hook that sees to it after a fork
+FORKED_AS: list[int] = []
+THREAD = threading.Thread(target=threading.Event().wait, daemon=True)
+THREAD.start()
+os.register_at_fork(after_in_child=lambda: FORKED_AS.append(os.getpid()))
 OWN_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -166,6 +173,31 @@ def version(request: HttpRequest) -> HttpResponse:
 def allocate(request: HttpRequest, megabytes: int) -> HttpResponse:
     """Take memory, every page of it."""
     return HttpResponse(str(len(b"x" * (megabytes << 20))))
+
+
+def leak(request: HttpRequest, megabytes: int) -> HttpResponse:
+    """Take memory, and keep it."""
+    LEAKED.append(b"x" * (megabytes << 20))
+    return HttpResponse(str(os.getpid()))
+
+
+def forked(request: HttpRequest) -> JsonResponse:
+    """Return what a fork made of a thread and a hook, whether threads run, and the options that Sentry looks for."""
+    import uwsgi  # noqa: PLC0415  exists only inside a worker
+
+    ran: list[str] = []
+    thread = threading.Thread(target=ran.append, args=("ran",))
+    thread.start()
+    thread.join(5)
+    options = ("enable-threads", "py-call-uwsgi-fork-hooks")
+    return JsonResponse(
+        {
+            "hook": os.getpid() in FORKED_AS,
+            "thread of the master": THREAD.is_alive(),
+            "thread": ran,
+            "options": [bool(uwsgi.opt.get(name)) for name in options],
+        }
+    )
 
 
 def kill(request: HttpRequest) -> HttpResponse:

@@ -9,6 +9,7 @@ urlpatterns = [
     path("json", views.json),
     path("template", views.template),
     path("orm", views.orm),
+    path("wait", views.wait),
     path("upload", views.upload),
     path("version", views.version),
 ]

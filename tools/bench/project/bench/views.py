@@ -1,5 +1,7 @@
 """One view for each kind of work."""
 
+import time
+
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -28,6 +30,12 @@ def template(request: HttpRequest) -> HttpResponse:
 def orm(request: HttpRequest) -> HttpResponse:
     """Read one row of the database."""
     return HttpResponse(ContentType.objects.values_list("model", flat=True).get(app_label="auth", model="user"))
+
+
+def wait(request: HttpRequest) -> HttpResponse:
+    """Wait 20 ms, as for another service."""
+    time.sleep(0.02)
+    return HttpResponse()
 
 
 @csrf_exempt

@@ -1,4 +1,4 @@
-"""Runs in uWSGI's master once the project is loaded, before it forks (hook-post-app in uwsgi.ini).
+"""Runs in uWSGI's master once the project is loaded, before it forks (stack_application.py).
 
 What the first request would load is loaded once in the master instead of once per worker, and shared by all.
 """
@@ -22,8 +22,11 @@ def load() -> None:
         traceback.print_exc()
 
 
-# Not a Django project: nothing to do.
-if settings.configured:
+def warm_up() -> None:
+    """Load, and leave nothing open or in motion that workers would share."""
+    if not settings.configured:
+        # Not a Django project
+        return
     load()
     # A query at import opens a connection, and workers that share it would read each other's results.
     connections.close_all()
