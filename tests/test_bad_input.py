@@ -141,11 +141,17 @@ def test_unknown_compose_file(checkout: Checkout) -> None:
 @pytest.mark.parametrize("name", ["manage.py", "requirements.txt"])
 def test_app_without_what_the_contract_asks_for(config: dict[str, Any], name: str) -> None:
     (app_of(config) / name).unlink()
-    assert f"app/ has no {name}. Copy your whole Django project into " in refusal(config)
+    assert f"app/ has no {name}" in refusal(config)
+
+
+def test_a_project_folder_that_is_not_there(config: dict[str, Any]) -> None:
+    shutil.rmtree(app_of(config))
+    assert "app is not a folder. Name the one of your project in .env: PROJECT_DIR=" in refusal(config)
 
 
 def test_wsgi_module_that_is_not_there(config: dict[str, Any]) -> None:
-    said = refusal(config, UWSGI_MODULE="mysite.wsgi")
+    config["services"]["uwsgi"]["build"]["args"]["UWSGI_MODULE"] = "mysite.wsgi"
+    said = refusal(config)
     assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in said
 
 

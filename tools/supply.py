@@ -25,7 +25,10 @@ UV = Path(sys.executable).with_name("uv")
 LOCKS = {
     "app/requirements.in": ("--python-version", "3.13"),
     "uwsgi/build/requirements.in": ("--python-version", "3.13"),
-    "uwsgi/build/uv/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/build/exporters/uv/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/build/exporters/poetry/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/build/exporters/pdm/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/build/exporters/pipenv/requirements.in": ("--python-version", "3.13"),
     "uwsgi/development/requirements.in": ("--python-version", "3.13"),
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
     # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
