@@ -50,11 +50,11 @@ def print_files() -> None:
 TRANSPORT = {"transport": {"choices": stack.TRANSPORTS, "nargs": "?"}}
 VERBS = {
     "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
-    "adopt": Verb("list what to change in the project in app/ before the first build", adopt),
+    "adopt": Verb("list what to change in the project before the first build", adopt),
     "up": Verb("build and start", up, TRANSPORT, set_up=True),
     "dev": Verb("start with the source mounted and watched", develop, set_up=True),
     "direct": Verb("start a uWSGI that answers HTTP itself", direct, set_up=True),
-    "deploy": Verb("deploy the code in app/ without losing a request", deploy, set_up=True),
+    "deploy": Verb("deploy the project's code without losing a request", deploy, set_up=True),
     "rollback": Verb("return to the previous release", rollback),
     "releases": Verb("list the releases that are kept", releases.show),
     "scale": Verb("run N uwsgi containers", scale, {"wanted": {"metavar": "N"}}),

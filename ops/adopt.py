@@ -33,7 +33,7 @@ RULES = (
         UNSAFE,
         'DEBUG shows every visitor your settings: DEBUG = os.environ.get("DJANGO_DEBUG") == "1"',
     ),
-    ("ALLOWED_HOSTS", r".*'\*'", UNSAFE, f"any Host is believed: {FROM_HOSTS}"),
+    ("ALLOWED_HOSTS", r"[\[(].*'\*'", UNSAFE, f"any Host is believed: {FROM_HOSTS}"),
     (
         "SECRET_KEY",
         """('[^']+'|"[^"]+")$""",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import time
@@ -28,9 +29,9 @@ class Shape(Site):
         del self.environment["UWSGI_MODULE"]
         shutil.rmtree(self.folder / "app")
 
-    def bring(self, name: str) -> Path:
-        """Copy a project of tests/projects into app/."""
-        return Path(shutil.copytree(ROOT / "tests/projects" / name, self.folder / "app"))
+    def bring(self, name: str, place: str = "app") -> Path:
+        """Copy a project of tests/projects into app/, or elsewhere."""
+        return Path(shutil.copytree(ROOT / "tests/projects" / name, self.folder / place))
 
     def start_project(self, package: str, *command: str) -> Path:
         """Have a project made in app/ by the command of a package from PyPI, as its own tutorial says."""
@@ -133,6 +134,65 @@ def test_several_settings_and_a_dockerfile_of_its_own(shape: Shape) -> None:
     assert run("docker", "run", "--rm", image, "sh", "-c", "ls -a /app").stdout.split().count(".env") == 0
     # Nothing answers /healthz: a 404 of Django's is a sign of life.
     assert shape.exec("healthcheck.py") == "/healthz answers 404\n"
+
+
+# All that a project may ask for at once, in one build
+BUILD = "mkdir -p assets && python -c 'import django' && echo 'body { color: #123456 }' >assets/built.css"
+RELEASE = (
+    "python manage.py migrate --noinput && python manage.py migrate --noinput --database archive "
+    "&& python manage.py createcachetable"
+)
+PASSWORD = "pa$word # 'x'"
+OWN = """SHOP_PASSWORD="pa\\$word # 'x'"
+SHOP_CERTIFICATE="-----BEGIN CERTIFICATE-----
+MIIB
+-----END CERTIFICATE-----"
+"""
+
+
+def test_a_project_elsewhere_with_manage_py_below_and_steps_of_its_own(shape: Shape) -> None:
+    app = shape.bring("backend-below", "elsewhere")
+    (app / ".env.production").write_text("SECRET=1\n")
+    (app / "backend/tls.pem").write_text("-----BEGIN PRIVATE KEY-----\n")  # pragma: allowlist secret
+    (app / "backend/ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (app / "node_modules/left-pad").mkdir(parents=True)
+    (app / "node_modules/left-pad/index.js").write_text("")
+    (shape.folder / "project.env").write_text(OWN)
+    shape.first_answer("/", PROJECT_DIR=str(app), BUILD_COMMAND=f'"{BUILD}"', RELEASE_COMMAND=RELEASE)
+    answer = requests.get(
+        f"http://localhost:{shape.environment['HTTP_PORT']}/", headers={"Accept-Language": "de"}, timeout=20
+    ).json()
+    # One environment in the build and at run time, with $, #, quotes and several lines
+    assert answer["password"] == hashlib.sha256(PASSWORD.encode()).hexdigest()
+    assert answer["certificate"] == 2
+    # Only the .po file is in the project.
+    assert answer["greeting"] == "Guten Tag"
+    assert answer["cache"] == "cached"
+    assert answer["archived"] == 0
+    # What the build command has written, under the name that a list in /public_collected gives it
+    assert shape.get(answer["style"]).text == "body { color: #123456 }\n"
+    # pip has installed a program of the same name.
+    assert "this is not the server" in run("docker", "exec", shape.uwsgi()[0], "/venv/bin/uwsgi").stderr
+    found = shape.exec("find", "/app", "-name", ".env*", "-o", "-name", "*.pem", "-o", "-name", "node_modules")
+    assert found.split() == ["/app/backend/ca.pem"]
+    # Everything is in the volume.
+    assert {"shop.sqlite3", "archive.sqlite3"} <= set(shape.exec("ls", "/data").split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["poetry", "pdm", "pipenv"])
+def test_the_lock_of_another_tool(shape: Shape, tool: str) -> None:
+    """Exported by the tool itself: without what is only for development, and with its hashes."""
+    if tool == "pipenv":
+        app = shape.bring("locked-by-uv")
+        (app / "pyproject.toml").unlink()
+        (app / "Pipfile").write_text('[packages]\ndjango = "~=5.2"\n[dev-packages]\niniconfig = "*"\n')
+        assert run(str(UV), "tool", "run", "--quiet", "pipenv", "lock", cwd=app, seconds=200).returncode == 0
+    else:
+        shape.bring(f"locked-by-{tool}")
+    assert shape.first_answer("/").json() == {"shop": "open"}
+    assert shape.exec("python", "-m", "django", "--version").startswith("5.2.")
+    assert "iniconfig" not in shape.exec("sh", "-c", "ls /venv/lib/python3*/site-packages"), "for development only"
 
 
 @pytest.mark.slow
