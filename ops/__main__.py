@@ -33,13 +33,14 @@ class Verb:
 
 
 def set_up() -> None:
-    """Make sure of Docker, the settings, the secret key and the base image. If all are there: silent and quick.
+    """Make sure of Docker, the settings, the secret key and the base images. If all are there: silent and quick.
 
     Raises Stop with what to type.
     """
     engine.ensure()
     settings.ensure()
-    base_image.ensure(base_image.name())
+    for image in base_image.names():
+        base_image.ensure(image)
 
 
 def print_files() -> None:

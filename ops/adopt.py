@@ -63,6 +63,7 @@ ABSENT = {
 # without those that begin with `build:`.
 DEBIAN = {
     "psycopg2": ("build: libpq-dev", "libpq5"),
+    "psycopg": ("libpq5",),
     "psycopg-c": ("build: libpq-dev", "libpq5"),
     "mysqlclient": ("build: default-libmysqlclient-dev", "build: pkg-config", "libmariadb3"),
     "python-ldap": ("build: libldap-dev", "build: libsasl2-dev", "libldap2"),
@@ -72,9 +73,8 @@ DEBIAN = {
     "python-magic": ("libmagic1",),
     "pyodbc": ("unixodbc",),
 }
-# Of Debian trixie, from which the images are made
-PYTHON = (3, 13)
-NO_OTHER = "the images have Debian's, 3.13"
+# The Pythons of Debian's releases, for PYTHON_IMAGE
+PYTHONS = {"debian:trixie-slim": (3, 13), "debian:bookworm-slim": (3, 11), "debian:forky-slim": (3, 14)}
 NOT_NEEDED = ("gunicorn", "uwsgi", "whitenoise")
 
 
@@ -109,7 +109,7 @@ def adopt() -> None:
         f"{settings.shown()}: manage.py in {parts.manage}/, WSGI module {parts.module}, "
         f"settings {parts.settings or 'chosen by manage.py'}, packages from {parts.requirements}"
     )
-    found = findings(app, parts, settings.variables)
+    found = findings(app, parts, settings.variables, settings.python_image)
     for level in (BREAKS, UNSAFE, COULD):
         for finding in found:
             if finding.level == level:
@@ -120,7 +120,9 @@ def adopt() -> None:
     print("\nReady to try: make up. Fix what is `unsafe` before it is public" if unsafe else "\nReady. Type: make up")
 
 
-def findings(app: Path, parts: Layout, variables: AbstractSet[str] = frozenset()) -> list[Finding]:
+def findings(
+    app: Path, parts: Layout, variables: AbstractSet[str] = frozenset(), image: str = stack.Settings.python_image
+) -> list[Finding]:
     """Return everything that is to be said about the project; `variables` are those of project.env."""
     root = layout.root_of(app, parts.manage, parts.settings)
     trees, unread = settings_files(app / root, parts.settings) if root is not None else ([], [])
@@ -146,7 +148,7 @@ def findings(app: Path, parts: Layout, variables: AbstractSet[str] = frozenset()
         ),
         *chosen_settings(app, parts),
         *requirement_findings(app, parts),
-        *python_findings(app, parts),
+        *python_findings(app, parts, image),
     ]
 
 
@@ -281,7 +283,10 @@ def requirement_findings(app: Path, parts: Layout) -> list[Finding]:
     locked = parts.requirements.suffix != ".txt"
     apt = layout.text_of(app / "apt-packages.txt").splitlines()
     found = []
-    for name, place in packages(app, parts.requirements).items():
+    named = packages(app, parts.requirements)
+    if not {"psycopg-binary", "psycopg-c"}.isdisjoint(named):
+        named.pop("psycopg", None)
+    for name, place in named.items():
         missing = [line for line in DEBIAN.get(name, ()) if line not in apt]
         if missing:
             # A lock also names what is installed only for development.
@@ -307,28 +312,49 @@ def packages(app: Path, file: Path) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         if included := re.match(r"(?:-r|--requirement)[ =]*(\S+)", line):
             found |= packages(app, file.parent / included[1])
-        elif named := re.match(r"([A-Za-z0-9][\w.-]*)(\[c\b)?", line):
-            # psycopg[c] is the package psycopg-c.
-            found[named[1].lower() + ("-c" if named[2] else "")] = f"{file}:{number}"
+        elif named := re.match(r"([A-Za-z0-9][\w.-]*)(?:\[(c|binary)\b)?", line):
+            # psycopg[c] is psycopg-c.
+            found["-".join(filter(None, (named[1].lower(), named[2])))] = f"{file}:{number}"
     return found
 
 
-def python_findings(app: Path, parts: Layout) -> list[Finding]:
-    """Return that the project asks for another Python, or an old Django for an older one."""
-    text = layout.text_of(app / "pyproject.toml")
-    found = []
-    asked = re.search(r"""^(?:requires-python|python) = ["']([^"']+)["']""", text, re.MULTILINE)
-    if asked and not allows(asked[1], PYTHON):
-        found.append(Finding(BREAKS, "pyproject.toml", f"asks for Python {asked[1]}; {NO_OTHER}"))
-    # Of Django before 4.2, no version runs on 3.13: it imports the module cgi, which is gone.
+def python_findings(app: Path, parts: Layout, image: str) -> list[Finding]:
+    """Return that the project asks for another Python than this base image has."""
+    if image not in PYTHONS:
+        return []
+    python = PYTHONS[image]
+    asked = re.search(
+        r"""^(?:requires-python|python) = ["']([^"']+)["']""", layout.text_of(app / "pyproject.toml"), re.MULTILINE
+    )
+    # No Django before 4.2 runs on 3.13: it imports the module cgi, which is gone.
     old = re.search(r"^django==([0-3]|4\.[01])\b[\d.]*", layout.text_of(app / parts.requirements).lower(), re.MULTILINE)
-    if old:
-        found.append(Finding(BREAKS, str(parts.requirements), f"{old[0]} does not run on Python 3.13; {NO_OTHER}"))
-    for name in (".python-version", "runtime.txt"):
-        other = re.search(r"\d+\.\d+", layout.text_of(app / name))
-        if other and not found and other[0] != "3.13":
-            found.append(Finding(COULD, name, f"names Python {other[0]}; it runs on 3.13 here"))
+    found = []
+    if asked and not allows(asked[1], python):
+        found.append(Finding(BREAKS, "pyproject.toml", f"asks for Python {asked[1]}. {other_python(asked[1], python)}"))
+    elif old and python >= (3, 13):
+        found.append(
+            Finding(
+                BREAKS, str(parts.requirements), f"{old[0]} needs Python 3.12 or older. {other_python('<3.13', python)}"
+            )
+        )
+    else:
+        for name in (".python-version", "runtime.txt"):
+            other = re.search(r"\d+\.\d+", layout.text_of(app / name))
+            if other and other[0] != dotted(python):
+                found.append(Finding(COULD, name, f"names Python {other[0]}; here it runs on {dotted(python)}"))
     return found
+
+
+def dotted(python: tuple[int, int]) -> str:
+    """Return a version of Python as it is written."""
+    return f"{python[0]}.{python[1]}"
+
+
+def other_python(specifiers: str, python: tuple[int, int]) -> str:
+    """Return how to get a Python that is asked for."""
+    others = [image for image, version in PYTHONS.items() if allows(specifiers, version)]
+    fix = f"In .env: PYTHON_IMAGE={others[0]}" if others else "No release of Debian has it: relax it, if you can"
+    return f"This stack has {dotted(python)}. {fix}"
 
 
 def allows(specifiers: str, python: tuple[int, int]) -> bool:

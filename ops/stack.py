@@ -39,6 +39,7 @@ x-settings:
   module: ${UWSGI_MODULE:-}
   settings_module: ${DJANGO_SETTINGS_MODULE:-}
   project_env: ${PROJECT_ENV:-project.env}
+  python_image: ${PYTHON_IMAGE:-debian:trixie-slim}
 services:
   project: {image: none, env_file: [{path: "${PROJECT_ENV:-project.env}", required: false}]}
 """
@@ -63,6 +64,8 @@ class Settings:
     # The file with the project's own variables, and their names
     project_env: str = "project.env"
     variables: frozenset[str] = frozenset()
+    # The Debian whose Python runs the project
+    python_image: str = "debian:trixie-slim"
 
     def folder(self) -> Path:
         """Return the project's folder."""

@@ -17,23 +17,16 @@ FILES = Path("/build")
 PROJECT = Path("/app")
 EXPORTERS = Path("/opt/exporters")
 PIP = [sys.executable, "-m", "pip", "--python", "/venv/bin/python", "install"]
-# Of each lock: the tool that exports it, its command, and what leaves out the packages for development
+UV = ["uv", "export", "--quiet", "--frozen", "--no-header", "--no-annotate", "--emit-index-url"]
+# Of each lock: the tool and the words with which it exports what a site needs, and those with which it exports all
 EXPORTS = {
-    "uv.lock": (
-        "uv",
-        ["export", "--quiet", "--frozen", "--no-header", "--no-annotate", "--emit-index-url"],
-        ["--no-dev"],
-    ),
-    "poetry.lock": ("poetry", ["export", "--quiet", "--all-groups"], ["--only", "main"]),
-    "pdm.lock": ("pdm", ["export", "--no-extras"], ["--production"]),
-    "Pipfile.lock": ("pipenv", ["requirements", "--hash"], []),
-    # No lock: the newest versions of today
-    "pyproject.toml": (
-        "uv",
-        ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", "/venv/bin/python", "pyproject.toml"],
-        [],
-    ),
+    "uv.lock": ([*UV, "--no-dev"], UV),
+    "poetry.lock": (["poetry", "export", "--only", "main"], ["poetry", "export", "--all-groups"]),
+    "pdm.lock": (["pdm", "export", "--no-extras", "--production"], ["pdm", "export", "--no-extras"]),
+    "Pipfile.lock": (["pipenv", "requirements", "--hash"], ["pipenv", "requirements", "--hash", "--dev"]),
 }
+# No lock: the newest versions of today
+EXPORTS["pyproject.toml"] = (["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "pyproject.toml"],) * 2
 DEVELOPMENT = ("requirements-dev.txt", *(f"requirements/{name}.txt" for name in ("dev", "development", "local")))
 OPTION = re.compile(r"-(i|-index-url|-extra-index-url|f|-find-links|-pre|-trusted-host)\b")
 # `-e .`, `.[extra]`, `../shared`, `libs/tax`: not an archive, and not an address
@@ -66,21 +59,30 @@ def split(text: str) -> dict[str, str]:
 
 def export(lock: Path, *, development: bool = False) -> str:
     """Return what a lock pins, in pip's format. Ends the process if its tool refuses it."""
-    tool, arguments, without_development = EXPORTS[lock.name]
+    tool, *words = EXPORTS[lock.name][development]
     home = EXPORTERS / tool
-    run([*PIP[:3], "install", "--no-deps", "--require-hashes", "--target", str(home), "-r", f"{home}/requirements.txt"])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action", "ignore", "--no-deps"]
+    run([*pip, "--require-hashes", "--target", str(home), "--requirement", f"{home}/requirements.txt"])
     program = [f"{home}/bin/uv"] if tool == "uv" else [sys.executable, "-m", tool]
-    words = [*program, *arguments, *([] if development else without_development)]
-    words += ["--dev"] * (development and tool == "pipenv")
     # Pipenv would otherwise look for its own environment, and PDM for a newer version of itself.
-    environment = {**os.environ, "PYTHONPATH": str(home), "PIPENV_IGNORE_VIRTUALENVS": "1", "PDM_CHECK_UPDATE": "0"}
-    done = subprocess.run(words, cwd=lock.parent, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(home),
+        "PIPENV_IGNORE_VIRTUALENVS": "1",
+        "PDM_CHECK_UPDATE": "0",
+        "UV_PYTHON": "/venv/bin/python",
+    }
+    if index := os.environ.get("PIP_INDEX_URL"):
+        environment["UV_DEFAULT_INDEX"] = index
+    done = subprocess.run(
+        [*program, *words], cwd=lock.parent, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
-        sys.exit(f"ERROR: {' '.join(words[-len(arguments) :])} failed (above). Is {lock.name} up to date?")
+        sys.exit(f"ERROR: {tool} {' '.join(words)} failed (above). Is {lock.name} up to date?")
     # Poetry writes the folders of a project with their whole path.
     text = done.stdout.replace(f"file://{lock.parent}", ".")
     # With a mirror of your own, its address replaces the one in the lock.
-    return re.sub(r"^(-i|--index-url) .*\n", "", text, flags=re.MULTILINE) if os.environ.get("PIP_INDEX_URL") else text
+    return re.sub(r"^(-i|--index-url) .*\n", "", text, flags=re.MULTILINE) if index else text
 
 
 def install(folder: Path, *options: str) -> None:
