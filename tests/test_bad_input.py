@@ -227,6 +227,41 @@ def test_apt_packages(config: dict[str, Any], line: str) -> None:
     assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in said
 
 
+def test_variables_of_the_stack_in_project_env(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    names = frozenset({"DATABASE_URL", "UWSGI_INI", "OWN"})
+    monkeypatch.setattr(ops_stack, "settings", lambda: ops_stack.Settings(variables=names))
+    said = refusal(config)
+    assert "project.env sets DATABASE_URL, which the stack itself sets for every project. Move the line to .env" in said
+    assert "project.env sets UWSGI_INI: uWSGI takes every name that begins with UWSGI_ for an option" in said
+    assert "OWN" not in said
+
+
+@pytest.mark.parametrize("line", ["WORD=pa$word", 'WORD="pa$word"', "export WORD=${word}#x"])
+def test_a_dollar_that_would_be_lost(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "project.env"
+    file.write_text(f"# $word\n{line}\n")
+    (problem,) = preflight.dollar_problems(file, frozenset())
+    assert problem.startswith("project.env, line 2: in WORD, $word would be replaced by nothing")
+
+
+@pytest.mark.parametrize(
+    "line", ["WORD='pa$word'", "WORD=pa\\$word", "WORD=pa$$word", "A=1\nWORD=$A", "WORD=$HOME", "WORD=#x"]
+)
+def test_a_dollar_that_is_kept_or_meant(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "project.env"
+    file.write_text(f"{line}\n")
+    assert preflight.dollar_problems(file, frozenset()) == []
+
+
+def test_the_build_gets_what_the_containers_get(config: dict[str, Any]) -> None:
+    config["services"]["uwsgi"]["environment"] = {"WORD": "pa$$word", "LINES": "a\nb", "UNSET": None}
+    environment = ops_stack.build_environment(config)
+    assert json.loads(environment["BUILD_ENVIRONMENT"]) == {"WORD": "pa$word", "LINES": "a\nb", "UNSET": None}
+    digest = environment["ENVIRONMENT_DIGEST"]
+    config["services"]["uwsgi"]["environment"]["WORD"] = "another"
+    assert ops_stack.build_environment(config)["ENVIRONMENT_DIGEST"] != digest
+
+
 @pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])
 def test_rates(config: dict[str, Any], rate: str) -> None:
     assert "NGINX_REQUEST_RATE=50r/s" in refusal(config, "nginx", NGINX_REQUEST_RATE=rate)

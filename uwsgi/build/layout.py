@@ -121,24 +121,25 @@ def wsgi_module(project: Path, manage: Path, root: Path, settings: str) -> str:
 
 def wsgi_modules(project: Path, manage: Path) -> list[str]:
     """Return every module called wsgi, with its callable."""
-    return [f"{name}:application" for name in modules(project, manage, files(project / manage, "wsgi.py"))]
+    return [f"{name}:application" for name in modules(project, manage, "wsgi.py")]
 
 
 def production_settings(project: Path, manage: Path) -> list[str]:
     """Return the modules that look like settings for production."""
-    return modules(project, manage, files(project / manage, "prod*.py"))
+    return modules(project, manage, "prod*.py")
 
 
-def modules(project: Path, manage: Path, found: Iterator[Path]) -> list[str]:
-    """Return the names by which files, given below the folder of manage.py, are imported."""
-    names = []
-    for file in found:
-        parts = file.with_suffix("").parts
+def modules(project: Path, manage: Path, pattern: str) -> list[str]:
+    """Return the names by which files that match are imported: those below manage.py, or else in the whole project."""
+    for folder in (project / manage, project):
         # src/ is a folder of packages, not itself one.
-        if parts[0] == "src" and not (project / manage / "src/__init__.py").is_file():
-            parts = parts[1:]
-        names.append(".".join(parts))
-    return sorted(names)
+        sources = folder / "src" if not (folder / "src/__init__.py").is_file() else folder
+        paths = [folder / file for file in files(folder, pattern)]
+        roots = [sources if path.is_relative_to(sources) else folder for path in paths]
+        if paths:
+            found = (path.relative_to(root).with_suffix("") for path, root in zip(paths, roots, strict=True))
+            return sorted(".".join(path.parts) for path in found)
+    return []
 
 
 def root_of(project: Path, manage: Path, module: str) -> Path | None:

@@ -30,7 +30,7 @@ EXPORTS["pyproject.toml"] = (["uv", "pip", "compile", "--quiet", "--no-header", 
 DEVELOPMENT = ("requirements-dev.txt", *(f"requirements/{name}.txt" for name in ("dev", "development", "local")))
 OPTION = re.compile(r"-(i|-index-url|-extra-index-url|f|-find-links|-pre|-trusted-host)\b")
 # `-e .`, `.[extra]`, `../shared`, `libs/tax`: not an archive, and not an address
-FOLDER = re.compile(r"((-e|--editable)[ =]*(?!\S*://)|\.{1,2}(?=[/\[;\s]|$)|[\w-]+/)(?!\S*\.(whl|zip|gz)\b)")
+FOLDER = re.compile(r"((-e|--editable)[ =]*(?=[^ =])(?!\S*://)|\.{1,2}(?=[/\[;\s]|$)|[\w-]+/)(?!\S*\.(whl|zip|gz)\b)")
 
 
 def entries(text: str) -> list[str]:
