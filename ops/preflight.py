@@ -22,6 +22,7 @@ ROOM_BYTES = 1_500_000_000
 PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
 # A line of .env or project.env
 ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
+COMMANDS = ("BUILD_COMMAND", "RELEASE_COMMAND")
 # The environment of service uwsgi in compose.yaml, and what the image sets: these win over project.env.
 SET_BY_THE_STACK = {
     "DATABASE_URL",
@@ -107,11 +108,15 @@ def dollar_problems(file: Path, names: AbstractSet[str]) -> list[str]:
     known = {*names, *os.environ, *(match[1] for line in lines if (match := ASSIGNMENT.match(line)))}
     for number, line in enumerate(lines, 1):
         match = ASSIGNMENT.match(line)
-        unknown = {*re.findall(r"(?<![$\\])\$\{?([A-Za-z_]\w*)", match[2])} - known if match else set()
-        if match and unknown and not match[2].startswith("'"):
+        if not match or match[2].startswith("'"):
+            continue
+        # The shell that runs a command has variables of its own.
+        meant = set() if match[1] in COMMANDS else known
+        lost = {*re.findall(r"(?<![$\\])\$\{?([A-Za-z_]\w*)", match[2])} - meant
+        if lost:
             problems.append(
-                f"{file.name}, line {number}: in {match[1]}, ${unknown.pop()} would be replaced by nothing. "
-                f"For a $ as it is, use single quotes: {match[1]}='...'"
+                f"{file.name}, line {number}: in {match[1]}, ${min(lost)} would be replaced, by its value here or by "
+                f"nothing. For a $ as it is, use single quotes: {match[1]}='...'"
             )
     return problems
 

@@ -47,8 +47,8 @@ services:
 HEALTHY_SECONDS = 180
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
-# Of the step that failed
-BUILD_LINES = 40
+# Of the step that failed: what pip prints of a package that does not compile
+BUILD_LINES = 80
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,10 @@ def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> N
 
 @pytest.mark.slow
 def test_uploads_next_to_the_source(shape: Shape) -> None:
-    """They go to the volume, nginx serves them in a sandbox, and a new release finds them there."""
+    """They go to the volume, nginx serves them in a sandbox, and a new release finds them there.
+
+    Static files that belong in a bucket are not sent there by a build.
+    """
     shape.bring("uploads")
     assert shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application").status_code == 200
     place = requests.post(
@@ -224,6 +227,16 @@ def test_uploads_next_to_the_source(shape: Shape) -> None:
     assert served.status_code == 200
     assert "sandbox" in served.headers["Content-Security-Policy"]
     assert shape.get("/").text == "cat.svg"
+
+
+@pytest.mark.slow
+def test_the_python_of_another_debian(shape: Shape) -> None:
+    """For a project that does not run on 3.13: Django 3.2 imports a module that it no longer has."""
+    app = shape.start_project("Django~=4.2.0", "django-admin", "startproject", "shop")
+    (app / "requirements.txt").write_text("Django==3.2.25\n")
+    assert "In .env: PYTHON_IMAGE=debian:bookworm-slim" in shape.make("adopt").stdout
+    assert shape.first_answer("/admin/login/", PYTHON_IMAGE="debian:bookworm-slim").status_code == 200
+    assert shape.exec("python", "--version").startswith("Python 3.11.")
 
 
 @pytest.mark.slow

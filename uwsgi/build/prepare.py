@@ -98,7 +98,7 @@ def link(place: Path, target: Path) -> None:
     for each in places:
         each.parent.mkdir(parents=True, exist_ok=True)
         each.symlink_to(target)
-    print(f"{place} is a link to {target}")
+    print(f"{place} is a link to {target}", flush=True)
 
 
 def build() -> None:
