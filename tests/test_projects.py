@@ -189,7 +189,11 @@ def test_the_lock_of_another_tool(shape: Shape, tool: str) -> None:
         (app / "Pipfile").write_text('[packages]\ndjango = "~=5.2"\n[dev-packages]\niniconfig = "*"\n')
         assert run(str(UV), "tool", "run", "--quiet", "pipenv", "lock", cwd=app, seconds=200).returncode == 0
     else:
-        shape.bring(f"locked-by-{tool}")
+        app = shape.bring(f"locked-by-{tool}")
+    if tool == "pdm":
+        # As a packaged project has it; manage.py knows nothing of it.
+        (app / "src").mkdir()
+        (app / "shop").rename(app / "src/shop")
     assert shape.first_answer("/").json() == {"shop": "open"}
     assert shape.exec("python", "-m", "django", "--version").startswith("5.2.")
     assert "iniconfig" not in shape.exec("sh", "-c", "ls /venv/lib/python3*/site-packages"), "for development only"

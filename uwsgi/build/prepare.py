@@ -37,7 +37,7 @@ ENVIRONMENT = Path("/run/secrets/environment")
 SECRET = (".git", ".env*", ".envs", "*.sqlite3*", ".venv", "venv", "id_rsa", "id_ed25519")
 KEYS = ("*.pem", "*.key")
 # Needed while the project is built
-BULKY = ("node_modules", ".cache")
+BULKY = ("node_modules",)
 
 
 def load_variables() -> None:
