@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import adopt
+from ops import adopt, needs
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT
 from uwsgi.build import layout
@@ -37,7 +37,7 @@ def project(folder: Path, settings: str = GOOD, requirements: str = "Django\n") 
     return folder
 
 
-def findings(app: Path, variables: frozenset[str] = frozenset(), settings: str = "") -> list[adopt.Finding]:
+def findings(app: Path, variables: frozenset[str] = frozenset(), settings: str = "") -> list[needs.Finding]:
     """Return what is found in a project."""
     return adopt.findings(app, layout.find(app, "", settings), variables)
 
@@ -53,7 +53,7 @@ def test_nothing_is_found_in_a_project_that_is_ready(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", [pytest.param("app", marks=pytest.mark.needs_sample), "tests/probe"])
 def test_our_own_projects_need_no_change(folder: str) -> None:
-    assert [finding for finding in findings(ROOT / folder) if finding.level == adopt.BREAKS] == []
+    assert [finding for finding in findings(ROOT / folder) if finding.level == needs.BREAKS] == []
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def documented() -> str:
 def test_the_documented_settings_are_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: str, storage: str
 ) -> None:
-    assert [finding for finding in findings(project(tmp_path, documented())) if finding.level != adopt.COULD] == []
+    assert [finding for finding in findings(project(tmp_path, documented())) if finding.level != needs.COULD] == []
     (tmp_path / "key").write_text("a key\n")
     monkeypatch.setenv("DJANGO_SECRET_KEY_FILE", str(tmp_path / "key"))
     monkeypatch.setenv("DJANGO_ALLOWED_HOSTS", "example.com,localhost")
