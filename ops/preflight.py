@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from ops import stack
+from ops import needs, stack
 from ops.console import ROOT, Stop
 from uwsgi.build import layout
 
@@ -61,6 +61,7 @@ def check(config: dict[str, Any]) -> None:
     modules = [arguments.get(name) or "" for name in ("UWSGI_MODULE", "DJANGO_SETTINGS_MODULE")]
     problems = [
         *project_problems(app, *modules),
+        *python_problems(app, modules, arguments.get("BASE_IMAGE") or ""),
         *package_problems(app / "apt-packages.txt"),
         *variable_problems(stack.settings().project_env, stack.settings().variables),
         *dollar_problems(ROOT / ".env", stack.settings().variables),
@@ -86,6 +87,16 @@ def project_problems(app: Path, module: str = "", settings: str = "") -> list[st
     except layout.Unclear as unclear:
         return [f"{shown}/ {unclear}"]
     return []
+
+
+def python_problems(app: Path, modules: Sequence[str], image: str) -> list[str]:
+    """Return that the project excludes the Python that it would run on."""
+    try:
+        parts = layout.find(app, *modules)
+    except (layout.Unclear, OSError):
+        return []
+    found = needs.python_findings(app, parts, image)
+    return [f"{app / finding.place} {finding.text}" for finding in found if finding.level == needs.BREAKS]
 
 
 def variable_problems(file: str, names: AbstractSet[str]) -> list[str]:
@@ -122,10 +133,10 @@ def dollar_problems(file: Path, names: AbstractSet[str]) -> list[str]:
 
 
 def package_problems(file: Path) -> list[str]:
-    """Return the lines of app/apt-packages.txt that name no Debian package."""
+    """Return the lines of apt-packages.txt that name no Debian package."""
     lines = file.read_text().splitlines() if file.is_file() else []
     return [
-        f"app/apt-packages.txt, line {number}: {line!r} is not a package name. Write libpq5, or build: libpq-dev"
+        f"{file}, line {number}: {line!r} is not a package name. Write libpq5, or build: libpq-dev"
         for number, line in enumerate(lines, 1)
         if line and not line.startswith("#") and not PACKAGE.fullmatch(line)
     ]

@@ -150,6 +150,14 @@ def test_a_project_folder_that_is_not_there(config: dict[str, Any]) -> None:
     assert "app is not a folder. Name the one of your project in .env: PROJECT_DIR=" in refusal(config)
 
 
+def test_a_project_for_another_python(config: dict[str, Any]) -> None:
+    (app_of(config) / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.14"\n')
+    said = refusal(config)
+    assert "asks for Python >=3.14. This stack has 3.13. In .env: PYTHON_IMAGE=debian:forky-slim" in said
+    config["services"]["uwsgi"]["build"]["args"]["BASE_IMAGE"] = "debian:forky-slim"
+    preflight.check(config)
+
+
 def test_wsgi_module_that_is_not_there(config: dict[str, Any]) -> None:
     config["services"]["uwsgi"]["build"]["args"]["UWSGI_MODULE"] = "mysite.wsgi"
     said = refusal(config)
