@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def test_several_settings_and_a_dockerfile_of_its_own(shape: Shape) -> None:
     assert shape.exec("healthcheck.py") == "/healthz answers 404\n"
 
 
+def wheel(file: Path) -> None:
+    """Write a package as a project keeps it that is on no index."""
+    file.parent.mkdir()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tally.py", "")
+        archive.writestr("tally-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tally\nVersion: 1\n")
+        archive.writestr("tally-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n")
+        archive.writestr("tally-1.dist-info/RECORD", "")
+
+
 # All that a project may ask for at once, in one build
 BUILD = "mkdir -p assets && python -c 'import django' && echo 'body { color: #123456 }' >assets/built.css"
 RELEASE = (
@@ -157,6 +168,8 @@ def test_a_project_elsewhere_with_manage_py_below_and_steps_of_its_own(shape: Sh
     (app / "backend/ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     (app / "node_modules/left-pad").mkdir(parents=True)
     (app / "node_modules/left-pad/index.js").write_text("")
+    wheel(app / "wheels/tally-1-py3-none-any.whl")
+    (app / "requirements.txt").open("a").write("./wheels/tally-1-py3-none-any.whl\n")
     (shape.folder / "project.env").write_text(OWN)
     shape.first_answer("/", PROJECT_DIR=str(app), BUILD_COMMAND=f'"{BUILD}"', RELEASE_COMMAND=RELEASE)
     answer = requests.get(
@@ -171,6 +184,7 @@ def test_a_project_elsewhere_with_manage_py_below_and_steps_of_its_own(shape: Sh
     assert answer["archived"] == 0
     # What the build command has written, under the name that a list in /public_collected gives it
     assert shape.get(answer["style"]).text == "body { color: #123456 }\n"
+    assert shape.exec("python", "-c", "import tally; print(tally.__name__)") == "tally\n"
     # pip has installed a program of the same name.
     assert "this is not the server" in run("docker", "exec", shape.uwsgi()[0], "/venv/bin/uwsgi").stderr
     found = shape.exec("find", "/app", "-name", ".env*", "-o", "-name", "*.pem", "-o", "-name", "node_modules")
