@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import shutil
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -96,7 +100,7 @@ def test_a_plain_startproject(shape: Shape) -> None:
     """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite next to manage.py."""
     app = shape.start_project("Django", "django-admin", "startproject", "shop")
     (app / "requirements.txt").write_text("Django\n")
-    login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
+    login = shape.first_answer("/admin/login/")
     assert login.status_code == 200
     assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")
     shape.made("manage", "CMD=createsuperuser --noinput --username ada --email ada@example.com")
@@ -110,7 +114,7 @@ def test_a_plain_startproject(shape: Shape) -> None:
 def test_django_4_2(shape: Shape) -> None:
     app = shape.start_project("Django~=4.2.0", "django-admin", "startproject", "shop")
     (app / "requirements.txt").write_text("Django~=4.2.0\n")
-    login = shape.first_answer("/admin/login/", UWSGI_MODULE="shop.wsgi:application")
+    login = shape.first_answer("/admin/login/")
     assert login.status_code == 200
     assert shape.stylesheet(login.text).status_code == 200
     assert shape.exec("python", "-m", "django", "--version").startswith("4.2")
@@ -217,7 +221,7 @@ def test_the_lock_of_another_tool(shape: Shape, tool: str) -> None:
 def test_a_lock_of_uv_and_neither_static_files_nor_a_database(shape: Shape) -> None:
     app = shape.bring("locked-by-uv")
     assert run(str(UV), "lock", "--quiet", cwd=app).returncode == 0
-    answer = shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application")
+    answer = shape.first_answer("/")
     assert answer.json() == {"shop": "open"}
     assert shape.get("/static/none.css").status_code == 404
     locked = (app / "uv.lock").read_text()
@@ -232,7 +236,7 @@ def test_uploads_next_to_the_source(shape: Shape) -> None:
     Static files that belong in a bucket are not sent there by a build.
     """
     shape.bring("uploads")
-    assert shape.first_answer("/", UWSGI_MODULE="shop.wsgi:application").status_code == 200
+    assert shape.first_answer("/").status_code == 200
     place = requests.post(
         f"http://localhost:{shape.environment['HTTP_PORT']}/upload",
         files={"file": ("cat.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")},
@@ -245,6 +249,44 @@ def test_uploads_next_to_the_source(shape: Shape) -> None:
     assert served.status_code == 200
     assert "sandbox" in served.headers["Content-Security-Policy"]
     assert shape.get("/").text == "cat.svg"
+
+
+class PrivateIndex(SimpleHTTPRequestHandler):
+    """An index with one package, for those who know the password."""
+
+    def do_GET(self) -> None:
+        """Answer, or ask who it is."""
+        if self.headers.get("Authorization") == f"Basic {base64.b64encode(b'ada:lovelace').decode()}":
+            super().do_GET()
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+
+@pytest.fixture
+def private_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address, as a build reaches it, of an index that has the package `tally`."""
+    folder = tmp_path_factory.mktemp("index")
+    wheel(folder / "tally/tally-1-py3-none-any.whl")
+    gateway = run("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").stdout
+    server = ThreadingHTTPServer((gateway.strip(), 0), functools.partial(PrivateIndex, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{gateway.strip()}:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_private_index_with_a_password(shape: Shape, private_index: str) -> None:
+    app = Path(shutil.copytree(ROOT / "tests/probe", shape.folder / "app"))
+    host = private_index.split("/")[2].partition(":")[0]
+    (app / "requirements.txt").write_text(f"--trusted-host {host}\nDjango~=6.1.0\ntally\n")
+    netrc = shape.folder / "netrc"
+    netrc.write_text(f"machine {host} login ada password lovelace\n")
+    assert shape.first_answer("/version", PIP_EXTRA_INDEX_URL=private_index, NETRC=str(netrc)).text == "first"
+    assert shape.exec("python", "-c", "import tally; print(tally.__name__)") == "tally\n"
+    history = run("docker", "image", "history", "--no-trunc", f"{shape.project}-uwsgi:latest").stdout
+    assert "lovelace" not in history
 
 
 @pytest.mark.slow
@@ -261,9 +303,7 @@ def test_the_python_of_another_debian(shape: Shape) -> None:
 def test_wagtail(shape: Shape) -> None:
     """A published project, as its own `wagtail start` makes it, with its own Dockerfile."""
     shape.start_project("wagtail", "wagtail", "start", "shop")
-    login = shape.first_answer(
-        "/admin/login/", UWSGI_MODULE="shop.wsgi:application", DJANGO_SETTINGS_MODULE="shop.settings.dev"
-    )
+    login = shape.first_answer("/admin/login/", DJANGO_SETTINGS_MODULE="shop.settings.dev")
     assert login.status_code == 200
     assert shape.get("/").status_code == 200
     assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")
@@ -275,7 +315,7 @@ def test_a_requirement_that_is_compiled_against_a_debian_library(shape: Shape) -
     (app / "requirements.txt").write_text("Django~=6.1.0\npsycopg2==2.9.11\n")
     (app / "apt-packages.txt").write_text("# PostgreSQL's client\nlibpq5\nbuild: libpq-dev\n")
     shape.append("wsgi.py", "import psycopg2  # noqa: E402, F401")
-    assert shape.first_answer("/version", UWSGI_MODULE="probe.wsgi:application").text == "first"
+    assert shape.first_answer("/version").text == "first"
     container = shape.uwsgi()[0]
     assert run("docker", "exec", container, "dpkg-query", "--show", "libpq5").returncode == 0
     assert run("docker", "exec", container, "dpkg-query", "--show", "libpq-dev").returncode != 0
