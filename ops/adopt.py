@@ -111,6 +111,7 @@ def findings(
             if setting.name == name and setting.always and re.match(wrong, ast.unparse(setting.value))
         ),
         *no_hosts(last),
+        *without_gdal(app, last),
         *hashed_without_a_root(found),
         *(Finding(COULD, "settings", text) for name, text in ABSENT.items() if trees and name not in last),
         *(
@@ -225,6 +226,18 @@ def no_hosts(last: dict[str, Setting]) -> list[Finding]:
     if not hosts or ast.unparse(hosts.value) not in ("[]", "()") or (debug and ast.unparse(debug.value) == "True"):
         return []
     return [Finding(BREAKS, hosts.place, f"with DEBUG off no one is answered: ALLOWED_HOSTS = {FROM_HOSTS}")]
+
+
+def without_gdal(app: Path, last: dict[str, Setting]) -> list[Finding]:
+    """Return that GeoDjango's library is missing: with it among the applications, nothing starts."""
+    apps = last.get("INSTALLED_APPS")
+    if (
+        not apps
+        or "django.contrib.gis" not in ast.unparse(apps.value)
+        or "gdal" in layout.text_of(app / "apt-packages.txt")
+    ):
+        return []
+    return [Finding(BREAKS, apps.place, "GeoDjango needs Debian packages. Lines for apt-packages.txt: gdal-bin")]
 
 
 def hashed_without_a_root(found: Sequence[Setting]) -> list[Finding]:

@@ -23,7 +23,6 @@ DEBIAN = {
     "gdal": ("build: libgdal-dev", "build: g++", "gdal-bin"),
     "weasyprint": ("libpango-1.0-0", "libpangoft2-1.0-0", "libharfbuzz-subset0"),
     "python-magic": ("libmagic1",),
-    "pyodbc": ("unixodbc",),
 }
 # The Pythons of Debian's releases, for PYTHON_IMAGE
 PYTHONS = {"debian:trixie-slim": (3, 13), "debian:bookworm-slim": (3, 11), "debian:forky-slim": (3, 14)}

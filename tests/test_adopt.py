@@ -83,6 +83,7 @@ def test_our_own_projects_need_no_change(folder: str) -> None:
             "breaks",
         ),
         ('EMAIL_HOST = "smtp.example.com"', "needs the internet", "could"),
+        ('INSTALLED_APPS = ["django.contrib.gis"]', "apt-packages.txt: gdal-bin", "breaks"),
         ("CHANNEL_LAYERS = {}", "no WebSockets", "could"),
     ],
 )
