@@ -99,7 +99,8 @@ both = pytest.mark.parametrize("shape", [pytest.param("tcp", marks=pytest.mark.s
 def test_a_plain_startproject(shape: Shape) -> None:
     """As `django-admin startproject` leaves it: DEBUG on, no STATIC_ROOT, SQLite next to manage.py."""
     app = shape.start_project("Django", "django-admin", "startproject", "shop")
-    (app / "requirements.txt").write_text("Django\n")
+    # As Windows PowerShell writes the output of pip freeze
+    (app / "requirements.txt").write_text("Django\n", encoding="utf-16")
     login = shape.first_answer("/admin/login/")
     assert login.status_code == 200
     assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")

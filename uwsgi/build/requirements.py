@@ -99,11 +99,12 @@ def run(words: Sequence[str], folder: Path = FILES) -> None:
 def packages(file: Path) -> None:
     """Install all that does not come from a folder of the project."""
     if file.suffix == ".txt":
-        # In every file, since one includes another.
+        # In every file, since one includes another. Windows writes some in UTF-16: they are pip's to read.
         for each in FILES.rglob("*.txt"):
-            kept = [entry for entry in entries(each.read_text()) if not is_folder(entry)]
-            each.with_suffix(".all").write_text(each.read_text())
-            each.write_text("\n".join([*kept, ""]))
+            found = entries(each.read_text(errors="surrogateescape"))
+            if any(map(is_folder, found)):
+                each.rename(each.with_suffix(".all"))
+                each.write_text("\n".join([*(entry for entry in found if not is_folder(entry)), ""]))
         install(working_folder(file), "--requirement", str(file))
         return
     for name, text in split(export(file)).items():
@@ -118,7 +119,7 @@ def folders(file: Path) -> None:
     """Install the folders of the project that its requirements name, if any."""
     there = PROJECT / working_folder(file).relative_to(FILES)
     if file.suffix == ".txt":
-        if any(is_folder(entry) for each in FILES.rglob("*.all") for entry in entries(each.read_text())):
+        if any(FILES.rglob("*.all")):
             install(there, "--requirement", str(PROJECT / file.relative_to(FILES)))
     elif (named := file.with_name("folders.in")).is_file():
         install(there, "--no-deps", "--requirement", str(named))
