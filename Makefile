@@ -14,17 +14,17 @@ up: ## Start, or apply changes; keeps the transport
 up-unix: ## Like make up, over a Unix socket from now on
 	ops/run up unix-socket
 
-dev: ## Develop: reload app/ on every save, with DEBUG; make up returns to production
+dev: ## Develop: reload the project on every save, with DEBUG; make up returns to production
 	ops/run dev
 
 stop: ## Stop the containers gracefully; make up starts them again
 	ops/run stop
 
 ##@ Change
-adopt: ## List what to change in app/ before going live (read-only)
+adopt: ## List what to change in your project before going live (read-only)
 	@ops/run adopt
 
-deploy: ## Deploy the code in app/ without losing a request
+deploy: ## Deploy the project's code without losing a request
 	ops/run deploy
 
 rollback: ## Return to the previous release, without a build

@@ -33,13 +33,14 @@ class Verb:
 
 
 def set_up() -> None:
-    """Make sure of Docker, the settings, the secret key and the base image. If all are there: silent and quick.
+    """Make sure of Docker, the settings, the secret key and the base images. If all are there: silent and quick.
 
     Raises Stop with what to type.
     """
     engine.ensure()
     settings.ensure()
-    base_image.ensure(base_image.name())
+    for image in base_image.names():
+        base_image.ensure(image)
 
 
 def print_files() -> None:
@@ -54,11 +55,11 @@ BRING: dict[str, dict[str, Any]] = {
 }
 VERBS = {
     "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
-    "adopt": Verb("list what to change in the project in app/ before the first build", adopt),
+    "adopt": Verb("list what to change in the project before the first build", adopt),
     "up": Verb("build and start", up, TRANSPORT, set_up=True),
     "dev": Verb("start with the source mounted and watched", develop, set_up=True),
     "direct": Verb("start a uWSGI that answers HTTP itself", direct, set_up=True),
-    "deploy": Verb("deploy the code in app/ without losing a request", deploy, set_up=True),
+    "deploy": Verb("deploy the project's code without losing a request", deploy, set_up=True),
     "rollback": Verb("return to the previous release", rollback),
     "releases": Verb("list the releases that are kept", releases.show),
     "scale": Verb("run N uwsgi containers", scale, {"wanted": {"metavar": "N"}}),

@@ -28,6 +28,11 @@ def name() -> str:
     return str(config["services"]["nginx"]["build"]["args"]["BASE_IMAGE"])
 
 
+def names() -> set[str]:
+    """Return the base images: the one of all images, and the one whose Python runs the project."""
+    return {name(), stack.settings().python_image}
+
+
 def ensure(image: str) -> None:
     """Make sure that `image` (debian:SUITE-slim) is on this machine.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,10 +21,12 @@ def run(
     *,
     text: str = "",
     merged: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder of the repository, with `text` as its input, and return its result.
 
-    `merged` puts its errors between its other output. Raises Stop if the command is not installed.
+    `merged` puts its errors between its other output; `environment` is added to this process's own. Raises
+    Stop if the command is not installed.
     """
     errors = subprocess.STDOUT if merged else subprocess.PIPE
     try:
@@ -36,6 +39,7 @@ def run(
             errors="replace",
             timeout=seconds,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
         )
     except FileNotFoundError as missing:
         raise Stop(f"{command[0]} is not installed. Set this machine up: ops/run setup") from missing

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from ops import stack
+from ops import needs, stack
 from ops.console import ROOT, Stop
+from uwsgi.build import layout
 
 # What the images, their build stages and the archive of a bootstrapped base need together
 ROOM_BYTES = 1_500_000_000
-WHOLE = "Copy your whole Django project"
 PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
+# A line of .env or project.env
+ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
+COMMANDS = ("BUILD_COMMAND", "RELEASE_COMMAND")
+# The environment of service uwsgi in compose.yaml, and what the image sets: these win over project.env.
+SET_BY_THE_STACK = {
+    "DATABASE_URL",
+    "DJANGO_ALLOWED_HOSTS",
+    "DJANGO_DEBUG",
+    "DJANGO_HTTPS",
+    "DJANGO_SECRET_KEY_FILE",
+    "DJANGO_SETTINGS_MODULE",
+    "STATIC_ROOT",
+    "UWSGI_HARAKIRI",
+    "UWSGI_MODULE",
+    "UWSGI_PROCESSES",
+    "UWSGI_THREADS",
+}
 EVERY_ADDRESS = ("0.0.0.0", "::")
 # Where a listener on every address can be reached from this machine
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -44,12 +63,16 @@ FORMS = {
 def check(config: dict[str, Any]) -> None:
     """Raise Stop with everything that is wrong, each with its fix."""
     nginx, environment = (config["services"][service]["environment"] for service in ("nginx", "uwsgi"))
-    # Under `make dev` uWSGI loads a module of ours, and that one the project's.
-    module = environment.get("PROJECT_MODULE") or environment["UWSGI_MODULE"]
-    app = Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
+    build = config["services"]["uwsgi"]["build"]
+    app, arguments = Path(build["additional_contexts"]["app"]), build.get("args", {})
+    modules = [arguments.get(name) or "" for name in ("UWSGI_MODULE", "DJANGO_SETTINGS_MODULE")]
     problems = [
-        *project_problems(app, module, environment.get("DJANGO_SETTINGS_MODULE")),
+        *project_problems(app, *modules),
+        *python_problems(app, modules, arguments.get("BASE_IMAGE") or ""),
         *package_problems(app / "apt-packages.txt"),
+        *variable_problems(stack.settings().project_env, stack.settings().variables),
+        *dollar_problems(ROOT / ".env", stack.settings().variables),
+        *dollar_problems(ROOT / stack.settings().project_env, stack.settings().variables),
         *form_problems({**nginx, **environment}),
         *proxy_problems(nginx["NGINX_TRUSTED_PROXIES"]),
         *secret_problems(Path(config["secrets"]["django_secret_key"]["file"])),
@@ -61,55 +84,66 @@ def check(config: dict[str, Any]) -> None:
         raise Stop("\n".join(["Nothing was changed. Fix first:", *(f"  - {problem}" for problem in problems)]))
 
 
-def project_problems(app: Path, module: str, settings: str | None = None) -> list[str]:
-    """Return what the project lacks of the contract: manage.py, its requirements, the modules that .env names."""
-    shown = str(app.relative_to(ROOT) if app.is_relative_to(ROOT) else app)
-    missing = [] if (app / "manage.py").is_file() else [f"{shown}/ has no manage.py. {WHOLE} into {shown}/."]
-    missing += requirement_problems(app, shown)
-    wsgi = candidate(app, "**/wsgi.py") or "your_project.wsgi"
-    production = candidate(app, "**/settings*/prod*.py") or "your_project.settings"
-    named = {
-        module.partition(":")[0]: f"UWSGI_MODULE={wsgi}:application",
-        settings: f"DJANGO_SETTINGS_MODULE={production}",
-    }
-    return missing or [
-        f"{shown}/ has no module {name}. Set it in .env: {proposal}"
-        for name, proposal in named.items()
-        if name and not is_module(app, name)
+def project_problems(app: Path, module: str = "", settings: str = "") -> list[str]:
+    """Return which part of the project cannot be found (uwsgi/build/layout.py)."""
+    shown = app.relative_to(ROOT) if app.is_relative_to(ROOT) else app
+    if not app.is_dir():
+        return [f"{shown} is not a folder. Name the one of your project in .env: PROJECT_DIR="]
+    try:
+        layout.find(app, module, settings)
+    except layout.Unclear as unclear:
+        return [f"{shown}/ {unclear}"]
+    return []
+
+
+def python_problems(app: Path, modules: Sequence[str], image: str) -> list[str]:
+    """Return that the project excludes the Python that it would run on."""
+    try:
+        parts = layout.find(app, *modules)
+    except (layout.Unclear, OSError):
+        return []
+    found = needs.python_findings(app, parts, image)
+    return [f"{app / finding.place} {finding.text}" for finding in found if finding.level == needs.BREAKS]
+
+
+def variable_problems(file: str, names: AbstractSet[str]) -> list[str]:
+    """Return the variables of project.env that would have no effect, or one on uWSGI."""
+    return [
+        f"{file} sets {name}, which the stack itself sets for every project. Move the line to .env"
+        for name in sorted(names & SET_BY_THE_STACK)
+    ] + [
+        f"{file} sets {name}: uWSGI takes every name that begins with UWSGI_ for an option of its own. "
+        "Put options into uwsgi/uwsgi.ini; give a variable of your project another name"
+        for name in sorted(names - SET_BY_THE_STACK)
+        if name.startswith("UWSGI_")
     ]
 
 
-def requirement_problems(app: Path, shown: str) -> list[str]:
-    """Return why the project's requirements cannot be known."""
-    if (app / "requirements.txt").is_file() or all((app / name).is_file() for name in ("pyproject.toml", "uv.lock")):
-        return []
-    fix = f"{WHOLE} into {shown}/."
-    if (app / "poetry.lock").is_file():
-        fix = f"Have Poetry write it, in {shown}/: poetry export --output requirements.txt"
-    elif found := sorted(app.glob("requirements/*.txt")):
-        fix = f"Write it, with one line: -r requirements/{found[-1].name}"
-    elif (app / "pyproject.toml").is_file():
-        fix = f"It has pyproject.toml; lock what that asks for, in {shown}/: uv lock"
-    return [f"{shown}/ has no requirements.txt. {fix}"]
-
-
-def is_module(app: Path, name: str) -> bool:
-    """Return whether the project has a module or package of this name."""
-    path = app.joinpath(*name.split("."))
-    return path.with_suffix(".py").is_file() or path.is_dir()
-
-
-def candidate(app: Path, pattern: str) -> str | None:
-    """Return the first module of the project whose path is like this, None if there is none."""
-    found = sorted(path.relative_to(app).with_suffix("") for path in app.glob(pattern))
-    return ".".join(found[0].parts) if found else None
+def dollar_problems(file: Path, names: AbstractSet[str]) -> list[str]:
+    """Return the values of an environment file that Compose would shorten: in them, $word is a variable."""
+    problems = []
+    lines = file.read_text().splitlines() if file.is_file() else []
+    known = {*names, *os.environ, *(match[1] for line in lines if (match := ASSIGNMENT.match(line)))}
+    for number, line in enumerate(lines, 1):
+        match = ASSIGNMENT.match(line)
+        if not match or match[2].startswith("'"):
+            continue
+        # The shell that runs a command has variables of its own.
+        meant = set() if match[1] in COMMANDS else known
+        lost = {*re.findall(r"(?<![$\\])\$\{?([A-Za-z_]\w*)", match[2])} - meant
+        if lost:
+            problems.append(
+                f"{file.name}, line {number}: in {match[1]}, ${min(lost)} would be replaced, by its value here or by "
+                f"nothing. For a $ as it is, use single quotes: {match[1]}='...'"
+            )
+    return problems
 
 
 def package_problems(file: Path) -> list[str]:
-    """Return the lines of app/apt-packages.txt that name no Debian package."""
+    """Return the lines of apt-packages.txt that name no Debian package."""
     lines = file.read_text().splitlines() if file.is_file() else []
     return [
-        f"app/apt-packages.txt, line {number}: {line!r} is not a package name. Write libpq5, or build: libpq-dev"
+        f"{file}, line {number}: {line!r} is not a package name. Write libpq5, or build: libpq-dev"
         for number, line in enumerate(lines, 1)
         if line and not line.startswith("#") and not PACKAGE.fullmatch(line)
     ]

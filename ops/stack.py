@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import re
@@ -34,9 +35,12 @@ NO_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS=1"
 SETTINGS = """
 x-settings:
   files: ${COMPOSE_FILE:-compose.yaml:compose.tcp.yaml}
-  module: ${UWSGI_MODULE:-config.wsgi:application}
+  app: ${PROJECT_DIR:-./app}
+  module: ${UWSGI_MODULE:-}
   settings_module: ${DJANGO_SETTINGS_MODULE:-}
   start_seconds: ${START_SECONDS:-60}
+  project_env: ${PROJECT_ENV:-project.env}
+  python_image: ${PYTHON_IMAGE:-debian:trixie-slim}
 services:
   project:
     image: none
@@ -49,8 +53,8 @@ services:
 HEALTHY_SECONDS = 180
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
-# Of the step that failed
-BUILD_LINES = 40
+# Of the step that failed: what pip prints of a package that does not compile
+BUILD_LINES = 80
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,24 @@ class Settings:
 
     project: str = ""
     files: str = f"compose.yaml:{TRANSPORTS['tcp']}"
-    module: str = "config.wsgi:application"
+    # The project's folder, and the modules that .env names, if it does
+    app: str = "./app"
+    module: str = ""
     settings_module: str = ""
     start_seconds: float = 60
+    # The file with the project's own variables, and their names
+    project_env: str = "project.env"
     variables: frozenset[str] = frozenset()
+    # The Debian whose Python runs the project
+    python_image: str = "debian:trixie-slim"
+
+    def folder(self) -> Path:
+        """Return the project's folder."""
+        return Path(os.path.normpath(ROOT / Path(self.app).expanduser()))
+
+    def shown(self) -> str:
+        """Return the project's folder as messages name it."""
+        return self.app.removeprefix("./").rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -258,14 +276,34 @@ def build(files: Sequence[str], *arguments: str, release: str | None = None) -> 
 
     Elsewhere nothing is shown but, if it fails, the last lines of the step that failed. Raises Stop then.
     """
+    environment = build_environment(config(files))
     if sys.stdout.isatty():
         command = compose_command(files, "build", *arguments, release=release)
-        failed, reason = subprocess.run(command, cwd=ROOT).returncode != 0, ""
+        failed = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode != 0
+        reason = ""
     else:
-        result = run(compose_command(files, "--progress", "plain", "build", *arguments, release=release), merged=True)
+        command = compose_command(files, "--progress", "plain", "build", *arguments, release=release)
+        result = run(command, merged=True, environment=environment)
         failed, reason = result.returncode != 0, failed_step(result.stdout)
     if failed:
         raise Stop(f"{reason}\n\n{NOT_BUILT}".strip())
+
+
+def build_environment(config: dict[str, Any]) -> dict[str, str]:
+    """Return the variables with which a build gets the environment that its containers will have.
+
+    BUILD_ENVIRONMENT is a secret of the build. The digest, which is kept in the image's history, has the secret key in
+    it, so that no one can find a short password by trying.
+    """
+    # Compose writes every $ twice.
+    variables = {
+        name: value if value is None else str(value).replace("$$", "$")
+        for name, value in config["services"]["uwsgi"]["environment"].items()
+    }
+    text = json.dumps(variables, sort_keys=True)
+    key = Path(config["secrets"]["django_secret_key"]["file"])
+    digest = hmac.new(key.read_bytes() if key.is_file() else b"", text.encode(), "sha256").hexdigest()
+    return {"BUILD_ENVIRONMENT": text, "ENVIRONMENT_DIGEST": digest[:16]}
 
 
 def failed_step(output: str) -> str:

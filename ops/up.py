@@ -66,16 +66,21 @@ def develop() -> None:
         state.write(replace(now, digests={}))
     address = stack.published(config, stack.entrance(config))
     print(
-        f"\nReady: http://{address}/ reloads app/ on every save, with DEBUG; what it writes to /data is in dev-data/\n"
+        f"\nReady: http://{address}/ reloads {stack.settings().shown()}/ on every save, with DEBUG; "
+        "what it writes to /data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )
     front_page.show()
 
 
 def developers() -> None:
-    """Make the data of `make dev`, and have its containers run as the owner of app/."""
-    app, data = ROOT / "app", ROOT / "dev-data"
-    owner = app.stat()
+    """Make the data of `make dev`, and have its containers run as the owner of the project's folder."""
+    data = ROOT / "dev-data"
+    folder = stack.settings().folder()
+    # Compose would make it, owned by root.
+    if not folder.is_dir():
+        raise Stop(f"{folder} is not a folder. Name the one of your project in .env: PROJECT_DIR=")
+    owner = folder.stat()
     # Docker would create what is missing, owned by root.
     for folder in (data, data / "media", data / "private"):
         folder.mkdir(exist_ok=True)

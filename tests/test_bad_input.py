@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -141,11 +142,25 @@ def test_unknown_compose_file(checkout: Checkout) -> None:
 @pytest.mark.parametrize("name", ["manage.py", "requirements.txt"])
 def test_app_without_what_the_contract_asks_for(config: dict[str, Any], name: str) -> None:
     (app_of(config) / name).unlink()
-    assert f"app/ has no {name}. Copy your whole Django project into " in refusal(config)
+    assert f"app/ has no {name}" in refusal(config)
+
+
+def test_a_project_folder_that_is_not_there(config: dict[str, Any]) -> None:
+    shutil.rmtree(app_of(config))
+    assert "app is not a folder. Name the one of your project in .env: PROJECT_DIR=" in refusal(config)
+
+
+def test_a_project_for_another_python(config: dict[str, Any]) -> None:
+    (app_of(config) / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.14"\n')
+    said = refusal(config)
+    assert "asks for Python >=3.14. This stack has 3.13. In .env: PYTHON_IMAGE=debian:forky-slim" in said
+    config["services"]["uwsgi"]["build"]["args"]["BASE_IMAGE"] = "debian:forky-slim"
+    preflight.check(config)
 
 
 def test_wsgi_module_that_is_not_there(config: dict[str, Any]) -> None:
-    said = refusal(config, UWSGI_MODULE="mysite.wsgi")
+    config["services"]["uwsgi"]["build"]["args"]["UWSGI_MODULE"] = "mysite.wsgi"
+    said = refusal(config)
     assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in said
 
 
@@ -219,6 +234,41 @@ def test_apt_packages(config: dict[str, Any], line: str) -> None:
     (app_of(config) / "apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
     said = refusal(config)
     assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in said
+
+
+def test_variables_of_the_stack_in_project_env(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    names = frozenset({"DATABASE_URL", "UWSGI_INI", "OWN"})
+    monkeypatch.setattr(ops_stack, "settings", lambda: ops_stack.Settings(variables=names))
+    said = refusal(config)
+    assert "project.env sets DATABASE_URL, which the stack itself sets for every project. Move the line to .env" in said
+    assert "project.env sets UWSGI_INI: uWSGI takes every name that begins with UWSGI_ for an option" in said
+    assert "OWN" not in said
+
+
+@pytest.mark.parametrize("line", ["WORD=pa$word", 'WORD="pa$word"', "export WORD=${word}#x", "BUILD_COMMAND=cd $HOME"])
+def test_a_dollar_that_would_be_lost(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "project.env"
+    file.write_text(f"# $word\n{line}\n")
+    (problem,) = preflight.dollar_problems(file, frozenset())
+    assert re.match(r"project.env, line 2: in [A-Z_]+, \$(word|HOME) would be replaced", problem)
+
+
+@pytest.mark.parametrize(
+    "line", ["WORD='pa$word'", "WORD=pa\\$word", "WORD=pa$$word", "A=1\nWORD=$A", "WORD=$HOME", "WORD=#x"]
+)
+def test_a_dollar_that_is_kept_or_meant(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "project.env"
+    file.write_text(f"{line}\n")
+    assert preflight.dollar_problems(file, frozenset()) == []
+
+
+def test_the_build_gets_what_the_containers_get(config: dict[str, Any]) -> None:
+    config["services"]["uwsgi"]["environment"] = {"WORD": "pa$$word", "LINES": "a\nb", "UNSET": None}
+    environment = ops_stack.build_environment(config)
+    assert json.loads(environment["BUILD_ENVIRONMENT"]) == {"WORD": "pa$word", "LINES": "a\nb", "UNSET": None}
+    digest = environment["ENVIRONMENT_DIGEST"]
+    config["services"]["uwsgi"]["environment"]["WORD"] = "another"
+    assert ops_stack.build_environment(config)["ENVIRONMENT_DIGEST"] != digest
 
 
 @pytest.mark.parametrize("rate", ["50", "0r/s", "fast", "50r/s burst=9"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops import adopt, doctor, proof, stack
+from ops import doctor, preflight, proof, stack
 from ops.__main__ import parser
 from ops.console import Stop
 from tests.support.checkout import Checkout
@@ -79,8 +79,8 @@ def test_settings_of_the_sample_alone_are_documented() -> None:
     assert {name for name in own if f"`{name}" not in page} == set()
 
 
-def test_adopt_knows_what_the_stack_tells_every_project() -> None:
-    assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == adopt.TOLD
+def test_preflight_knows_what_the_stack_sets_for_every_project() -> None:
+    assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == preflight.SET_BY_THE_STACK
 
 
 def seconds(duration: str) -> int:

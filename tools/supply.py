@@ -21,12 +21,17 @@ from ops import base_image, releases, stack, state
 from ops.console import ROOT, Stop
 
 UV = Path(sys.executable).with_name("uv")
+# For PYTHON_IMAGE, whichever it is
+ANY_PYTHON = ("--universal", "--python-version", "3.11")
 # The Python of the images, and the oldest one on which the test tools run.
 LOCKS = {
     "app/requirements.in": ("--python-version", "3.13"),
     "uwsgi/build/requirements.in": ("--python-version", "3.13"),
-    "uwsgi/build/uv/requirements.in": ("--python-version", "3.13"),
-    "uwsgi/development/requirements.in": ("--python-version", "3.13"),
+    "uwsgi/build/exporters/uv/requirements.in": ANY_PYTHON,
+    "uwsgi/build/exporters/poetry/requirements.in": ANY_PYTHON,
+    "uwsgi/build/exporters/pdm/requirements.in": ANY_PYTHON,
+    "uwsgi/build/exporters/pipenv/requirements.in": ANY_PYTHON,
+    "uwsgi/development/requirements.in": ANY_PYTHON,
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
     # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
     "tests/requirements.in": (
@@ -158,7 +163,8 @@ def update() -> None:
     What runs is not touched. Raises Stop before anything is written if a lock cannot be made.
     """
     relock()
-    base_image.refresh(base_image.name())
+    for image in base_image.names():
+        base_image.refresh(image)
     stack.build(state.current_files(), "--no-cache", release=releases.NEXT)
     print("\nBuilt, not yet running. Test it: make test. Then make up interrupts the site for about two seconds")
 

@@ -1,47 +1,54 @@
 #!/venv/bin/python
-"""Build step: collect the static files, and link to a volume whatever the project writes next to its source.
+"""Build step: the project's own build command, its translations and static files, and links for what it writes.
 
 A project that has only run under `runserver` keeps its database and its uploads in its own folder. Here that folder
 is part of the image and read-only, so each such path becomes a link into a volume, which is writable and persistent.
 """
 
+import json
 import os
 import runpy
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import django
+from django.apps import apps
 from django.conf import settings
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core import management
+from django.core.files.storage import FileSystemStorage
 
 SOURCE = Path("/app")
 COLLECTED = Path("/srv/static")
+# What the image gets outside /app
+LINKS = Path("/links")
 # The volumes of compose.yaml
 DATA = Path("/data")
 MEDIA = DATA / "media"
-VARIABLES = Path("/run/secrets/project-env")
-# Secrets and large folders, in case the project has no .dockerignore or one that does not exclude them.
-LEFT_OUT = (".git", ".env", ".venv", "venv")
+# Folders in which a path needs no link, and files cannot be part of the image
+WRITABLE = (DATA, *map(Path, ("/tmp", "/run", "/dev", "/srv")))  # noqa: S108
+ENVIRONMENT = Path("/run/secrets/environment")
+# Never part of the image, whatever the project's own .dockerignore leaves in. A certificate is not a secret, a key is.
+SECRET = (".git", ".env*", ".envs", "*.sqlite3*", ".venv", "venv", "id_rsa", "id_ed25519")
+KEYS = ("*.pem", "*.key")
+# Needed while the project is built
+BULKY = ("node_modules",)
 
 
 def load_variables() -> None:
-    """Load project.env, as the containers will, and the variables that the stack sets for every project."""
-    lines = VARIABLES.read_text().splitlines() if VARIABLES.exists() else []
-    for line in lines:
-        name, equals, value = line.partition("=")
-        if equals and not name.startswith("#"):
-            os.environ[name.strip()] = value.strip().strip("'\"")
+    """Load the variables that the container will have, as Compose has read them (ops/stack.py)."""
+    given = ENVIRONMENT.read_text() if ENVIRONMENT.exists() else ""
+    os.environ.update({name: value for name, value in json.loads(given or "{}").items() if value is not None})
     # A throwaway key: the real one is not available here, and nothing that collectstatic writes depends on it.
     key = Path(tempfile.mkdtemp()) / "key"
     key.write_text(secrets.token_urlsafe(48))
     os.environ["DJANGO_SECRET_KEY_FILE"] = str(key)
     os.environ["STATIC_ROOT"] = str(COLLECTED)
-    os.environ["DJANGO_DEBUG"] = "0"
-    os.environ.setdefault("DATABASE_URL", "sqlite:////data/db.sqlite3")
-    os.environ.setdefault("DJANGO_ALLOWED_HOSTS", "localhost")
 
 
 def load_settings() -> None:
@@ -50,7 +57,7 @@ def load_settings() -> None:
     Ends the process with the reason if the settings do not load.
     """
     sys.argv = ["manage.py", "collectstatic"]
-    sys.path.insert(0, str(SOURCE))
+    sys.path.insert(0, str(Path.cwd()))
     management.execute_from_command_line = lambda argv=None: None
     try:
         runpy.run_path("manage.py", run_name="__main__")
@@ -62,17 +69,21 @@ def load_settings() -> None:
         )
 
 
-def inside(place: str | Path | None) -> Path | None:
-    """Return a place as a path if it is in the project's folder, None if it is empty or elsewhere."""
-    path = Path(place).resolve() if place else SOURCE
-    return path if path.is_relative_to(SOURCE) and path != SOURCE else None
+def place_of(setting: str | Path | None) -> Path | None:
+    """Return where a setting points, None if it is empty or needs no link."""
+    # Not resolve(): a link that is there is to be replaced, not followed.
+    path = Path(os.path.normpath(Path.cwd() / setting)) if setting else SOURCE
+    if path == SOURCE or any(path.is_relative_to(folder) for folder in WRITABLE):
+        return None
+    return path
 
 
 def links() -> dict[Path, Path]:
-    """Return the paths in the project's folder that are written to, each with the target of its link."""
-    found = {inside(settings.STATIC_ROOT): COLLECTED, inside(settings.MEDIA_ROOT): MEDIA}
+    """Return the paths that the project writes to and that are in the image, each with the target of its link."""
+    found = {place_of(settings.STATIC_ROOT): COLLECTED, place_of(settings.MEDIA_ROOT): MEDIA}
     for database in settings.DATABASES.values():
-        if database["ENGINE"] == "django.db.backends.sqlite3" and (file := inside(database["NAME"])):
+        name = str(database.get("NAME", ""))
+        if database["ENGINE"].endswith(".sqlite3") and not name.startswith((":", "file:")) and (file := place_of(name)):
             found[file] = DATA / file.name
     return {place: target for place, target in found.items() if place}
 
@@ -83,26 +94,83 @@ def link(place: Path, target: Path) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(target)
-    print(f"{place} is a link to {target}")
+    places = [place] if place.is_relative_to(SOURCE) else [place, LINKS / place.relative_to("/")]
+    for each in places:
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.symlink_to(target)
+    print(f"{place} is a link to {target}", flush=True)
+
+
+def build() -> None:
+    """Run the project's own build command, if .env names one. Ends the process if it fails."""
+    command = os.environ.get("BUILD_COMMAND")
+    if command and subprocess.run(["sh", "-euc", command], check=False).returncode:
+        sys.exit(f"ERROR: BUILD_COMMAND failed (above): {command}")
+
+
+def translate() -> None:
+    """Compile the project's translations: many repositories have only the .po files.
+
+    One that does not compile is reported and left out, as it would be under `runserver`.
+    """
+    here = Path.cwd()
+    os.chdir(SOURCE)
+    try:
+        if any(SOURCE.rglob("LC_MESSAGES/*.po")):
+            management.call_command("compilemessages", ignore_patterns=["node_modules"], verbosity=0)
+    except management.CommandError as problem:
+        print(f"WARNING: some translations do not compile: {problem}", file=sys.stderr)
+    finally:
+        os.chdir(here)
 
 
 def collect() -> None:
     """Collect the static files, regardless of STATIC_ROOT in the settings; a project may have none."""
     COLLECTED.mkdir(parents=True, exist_ok=True)
-    if "django.contrib.staticfiles" in settings.INSTALLED_APPS:
-        settings.STATIC_ROOT = str(COLLECTED)
+    if not apps.is_installed("django.contrib.staticfiles"):
+        return
+    settings.STATIC_ROOT = str(COLLECTED)
+    if isinstance(staticfiles_storage, FileSystemStorage):
         management.call_command("collectstatic", interactive=False, verbosity=0)
+    else:
+        # A build is not a release: it must not change what visitors of the running one get.
+        print("The static files have a storage elsewhere: collect them in RELEASE_COMMAND (docs/bring-your-app.md)")
+
+
+def remove(names: Iterable[str]) -> None:
+    """Remove the files and folders of these names, at any depth."""
+    for name in names:
+        for found in [*SOURCE.rglob(name)]:
+            if found.is_dir() and not found.is_symlink():
+                shutil.rmtree(found)
+            else:
+                found.unlink(missing_ok=True)
+
+
+def remove_keys() -> None:
+    """Remove files that hold a private key."""
+    for name in KEYS:
+        for found in [*SOURCE.rglob(name)]:
+            if found.is_file() and b"PRIVATE KEY" in found.read_bytes():
+                found.unlink()
 
 
 if __name__ == "__main__":
-    for name in LEFT_OUT:
-        left = SOURCE / name
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    remove(SECRET)
+    remove_keys()
     load_variables()
     load_settings()
     wanted = links()
-    collect()
+    LINKS.mkdir()
+    COLLECTED.mkdir(parents=True, exist_ok=True)
+    # Already now, so that what the build command writes to STATIC_ROOT is collected.
     for place, target in wanted.items():
-        link(place, target)
+        if target == COLLECTED:
+            link(place, target)
+    build()
+    translate()
+    collect()
+    remove(BULKY)
+    for place, target in wanted.items():
+        if target != COLLECTED:
+            link(place, target)

@@ -1,4 +1,4 @@
-"""Run `manage.py migrate`, with a copy of an SQLite database before the first migration that is pending.
+"""Run `manage.py migrate`, with a copy of an SQLite database before the first migration; with --copy, only copy it.
 
 In the same process, since Django says through a signal which migrations it is about to run, and on which database.
 """
@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import django
+from django.core import management
 from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import pre_migrate
 
 BACKUP = Path("/data/backup")
@@ -48,9 +51,20 @@ def copied(source: Path) -> Path:
     return target
 
 
+def copy_if_pending() -> None:
+    """Copy the default database as `copy_before` does, without migrating it."""
+    django.setup()
+    if DEFAULT in connections.settings and connections.settings[DEFAULT]["ENGINE"].endswith(".sqlite3"):
+        executor = MigrationExecutor(connections[DEFAULT])
+        copy_before(DEFAULT, executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
 if __name__ == "__main__":
+    only_copy = sys.argv[1:] == ["--copy"]
     pre_migrate.connect(copy_before, weak=False)
     # As `python manage.py` finds it, whatever folder this file is in.
     sys.path[0] = str(Path.cwd())
     sys.argv = [str(Path("manage.py").resolve()), "migrate", "--noinput"]
+    if only_copy:
+        management.execute_from_command_line = lambda argv=None: copy_if_pending()
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -SEs
-"""The one-shot service `release`: migrates the database and publishes the static files.
+"""The one-shot service `release`: migrates the database, or runs RELEASE_COMMAND, and publishes the static files.
 
 It runs before `uwsgi` starts, while the previous release may still be serving.
 """
@@ -24,7 +24,9 @@ LEFT_OVER_SECONDS = 86_400
 # The compressed forms in which nginx serves a file, if they are there (uwsgi/Dockerfile)
 COMPRESSED = (".gz", ".br")
 # `manage.py migrate`, with a copy of an SQLite database before it
-MIGRATE = "/usr/local/lib/uwsgi/migrate.py"
+MIGRATE = ("/venv/bin/python", "/usr/local/lib/uwsgi/migrate.py")
+# In place of it, from .env
+COMMAND = os.environ.get("RELEASE_COMMAND", "")
 # Django's message
 NO_DATABASE = "settings.DATABASES is improperly configured"
 
@@ -80,9 +82,18 @@ def remove_left_over(folder: Path, before: float) -> None:
                 file.unlink()
 
 
+def own_command() -> None:
+    """Run RELEASE_COMMAND, after a copy of an SQLite database. Ends the process with the exit code if that fails."""
+    for command in ([*MIGRATE, "--copy"], ["sh", "-euc", COMMAND]):
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            print(f"release: RELEASE_COMMAND failed (above); nothing was published: {COMMAND}", file=sys.stderr)
+            sys.exit(code)
+
+
 def migrate() -> None:
     """Migrate the database, if the project has one. Ends the process with the exit code if that fails."""
-    command = ["/venv/bin/python", MIGRATE]
+    command = [*MIGRATE]
     migrated = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if migrated.returncode != 0 and NO_DATABASE in migrated.stderr:
         print("release: the project has no database", file=sys.stderr)
@@ -100,7 +111,7 @@ def main() -> None:
     """
     remove_left_over(TEMPORARY, time.time() - LEFT_OVER_SECONDS)
     if sys.argv[1:] != ["--publish-only"]:
-        migrate()
+        (own_command if COMMAND else migrate)()
     if not COLLECTED.is_dir() or not any(COLLECTED.iterdir()):
         print("release: the project has no static files", file=sys.stderr)
         return
