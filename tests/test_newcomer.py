@@ -144,7 +144,7 @@ def test_status_is_a_table_for_people_and_a_document_for_programs(checkout: Chec
     assert re.search(r"^port       0\.0\.0\.0:8080, 0 of 4096 waiting$", table, re.MULTILINE)
     assert re.search(r"^queue      0\.0\.0\.0:20001, 0 of 1024 waiting$", table, re.MULTILINE)
     assert re.search(r"^uWSGI      2\.0\.31$", table, re.MULTILINE)
-    rows = re.findall(r"^\S+-uwsgi-1 +healthy +(\d+) +(?:idle|busy) +\d+ +\d+ +(\d+) MB +20\d\d-", table, re.MULTILINE)
+    rows = re.findall(r"^\S+-uwsgi-\d+ +healthy +(\d+) +\w+ +\d+ +\d+ +(\d+) MB +20\d\d-", table, re.MULTILINE)
     assert [worker for worker, _ in rows] == ["1", "2"]
     assert all(int(megabytes) > 0 for _, megabytes in rows)
     document = json.loads(checkout.made("status", "JSON=1"))
