@@ -11,7 +11,7 @@ import pytest
 
 import ops.stack
 from ops import logs, trace
-from tests.support.stack import Stack, run
+from tests.support.stack import Stack, run, wait_until
 
 # A project in one file, called as uWSGI would call it; what it writes and what it answers is printed.
 PROJECT = """
@@ -134,11 +134,15 @@ def test_make_logs_and_make_trace_have_the_traceback(stack: Stack) -> None:
     answer = stack.get("/fail")
     assert answer.status_code == 500
     identifier = answer.headers["X-Request-ID"]
-    lines = trace.log(stack.container("uwsgi")["Id"])
-    found = [text for _, text in trace.about(identifier, lines)]
+
+    def logged() -> list[str]:
+        lines = trace.log(stack.container("uwsgi")["Id"])
+        found = [text for _, text in trace.about(identifier, lines)]
+        return found if found and found[-1].startswith("GET /fail 500 in ") else []
+
+    found = wait_until(logged, "uWSGI's line of the request in the log")
     assert found[0] == f"request {identifier}: GET /fail"
     assert found.count("RuntimeError: a secret of the project") == 1
-    assert found[-1].startswith("GET /fail 500 in ")
 
 
 def test_trace_finds_a_traceback_that_the_project_logged_without_the_id() -> None:
