@@ -122,6 +122,9 @@ class User(Checkout):
             return self.attach()
         if verb == "trace":
             words = [f"ID={self.get('/nowhere').headers['X-Request-ID']}"]
+        if verb == "bring-database":
+            run("docker", "cp", f"{self.containers('uwsgi')[0]}:/data/db.sqlite3", str(self.folder / "copy.sqlite3"))
+            self.own()
         if verb == "deploy":
             run(*self.command("sh", "-c", "echo '# changed' >>app/config/urls.py"), cwd=self.folder)
         done = self.make(verb, *words)
@@ -186,6 +189,8 @@ scale N=2
 scale N=1
 deploy
 rollback
+bring-database FROM=copy.sqlite3 REPLACE=1
+bring-media FROM=docs
 up-unix
 up-tcp
 up-direct
