@@ -1,6 +1,6 @@
 # `make` lists the commands. They act on the running stack and keep its transport; .NAME.state.json records both.
 # ##@ starts a group of everyday commands in that list, ##+ a group that is listed with ALL=1.
-COMPOSE = COMPOSE_FILE=$$(ops/run files) docker compose
+COMPOSE = files=$$(ops/run files) && COMPOSE_FILE=$$files docker compose
 .DEFAULT_GOAL = help
 
 help: ## List the commands of every day; ALL=1 lists the rest
@@ -56,7 +56,7 @@ down: ## Stop and remove the containers; the data stays
 	ops/run down
 
 attach: ## Attach to uwsgi's terminal for breakpoint(); Ctrl-C detaches
-	docker attach --detach-keys ctrl-c $$($(COMPOSE) ps --quiet uwsgi)
+	container=$$($(COMPOSE) ps --quiet uwsgi) && docker attach --detach-keys ctrl-c $$container
 
 ##+ Change, more
 scale: ## Run several uwsgi containers; N=3

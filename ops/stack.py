@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import json
 import os
@@ -53,6 +54,8 @@ services:
 HEALTHY_SECONDS = 180
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
+# How Compose names a file that it may not read
+UNREADABLE = re.compile(r"open (.+): permission denied")
 # Of the step that failed: what pip prints of a package that does not compile
 BUILD_LINES = 80
 
@@ -263,9 +266,14 @@ def images(names: Iterable[str]) -> dict[str, str]:
 
 
 def config(files: Sequence[str], text: str = "") -> dict[str, Any]:
-    """Return the stack that these files and .env make; a file `-` is `text`. Raises Stop with Compose's message."""
+    """Return the stack that these files and .env make; a file `-` is `text`.
+
+    Raises Stop with Compose's message, or PermissionError if a file that it reads is another user's.
+    """
     result = run(compose_command(files, "config", "--format", "json"), 60, text=text)
     if result.returncode != 0:
+        if refused := UNREADABLE.search(result.stderr):
+            raise PermissionError(errno.EACCES, "Permission denied", refused[1])
         raise Stop(f"Compose refuses the settings. Fix .env or the compose file it names:\n{result.stderr.strip()}")
     read: dict[str, Any] = json.loads(result.stdout)
     return read

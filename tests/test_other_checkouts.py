@@ -129,6 +129,20 @@ def test_secrets_of_another_user_are_one_sentence(
     assert capsys.readouterr().err.count("secrets/django_secret_key belongs to ") == 1
 
 
+def test_settings_of_another_user_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compose may not read them either."""
+    refused = subprocess.CompletedProcess((), 1, "", "open /srv/shop/project.env: permission denied\n")
+    monkeypatch.setattr(stack, "run", lambda *_, **__: refused)
+
+    def reads() -> None:
+        stack.config(["-"])
+
+    assert verb_that(reads, monkeypatch) == 1
+    assert "/srv/shop/project.env belongs to " in capsys.readouterr().err
+
+
 def test_a_command_that_hangs_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
