@@ -166,6 +166,7 @@ MIIB
 """
 
 
+@pytest.mark.slow
 def test_a_project_elsewhere_with_manage_py_below_and_steps_of_its_own(shape: Shape) -> None:
     app = shape.bring("backend-below", "elsewhere")
     (app / ".env.production").write_text("SECRET=1\n")
