@@ -196,6 +196,8 @@ def test_health_check_passes_and_says_what_it_proves(stack: Stack, service: str)
     ("service", "hung"), [("nginx", "uwsgi"), ("uwsgi-socket", "uwsgi-socket"), ("uwsgi", "uwsgi")]
 )
 def test_health_check_fails_when_what_it_proves_hangs(stack: Stack, service: str, hung: str) -> None:
+    # A request that an earlier test gave up is cut off by and by, and its worker is followed by a new one.
+    wait_until(lambda: stack.busy_workers() == 0, "the workers are free", 20)
     _, *children = stack.processes(hung)
     try:
         run("kill", "-STOP", *children)

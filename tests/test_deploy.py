@@ -124,17 +124,3 @@ def test_pages_of_the_old_release_keep_their_files(site: Site) -> None:
     assert statuses == {200}
     assert [site.get(address).status_code for address in (old, new)] == [200, 200]
     site.restore()
-
-
-@pytest.mark.slow
-@pytest.mark.one_transport
-def test_files_that_no_release_has_published_for_long_are_removed(site: Site) -> None:
-    folder = f"{site.project}_static:/srv/published"
-    image = f"{site.project}-uwsgi"
-    aged = "cd /srv/published && echo old >old.0123456789ab.css && touch -d '31 days ago' old.0123456789ab.css"
-    assert run("docker", "run", "--rm", "--volume", folder, image, "sh", "-c", aged).returncode == 0
-    assert site.get("/static/old.0123456789ab.css").status_code == 200
-    site.made("deploy")
-    # nginx holds it open for 10 s (open_file_cache_valid).
-    wait_until(lambda: site.get("/static/old.0123456789ab.css").status_code == 404, "the file is gone", 20)
-    assert site.get("/static/probe/style.css").status_code == 200

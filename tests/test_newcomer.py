@@ -161,7 +161,9 @@ def test_one_request_can_be_followed_through_all_logs(checkout: Checkout) -> Non
         lambda: found if len(found := checkout.make("trace", f"ID={wanted}").stdout.splitlines()) >= 2 else None,
         "its lines",
     )
-    by_service = {service: line for line in lines for service in ("nginx", "uwsgi") if f"-{service}-1 " in line}
+    by_service = {
+        service: line for line in lines for service in ("nginx", "uwsgi") if re.search(rf"-{service}-\d+ ", line)
+    }
     assert f"WARNING django.request {wanted}: Not Found: /nowhere" in by_service["uwsgi"]
     assert '"uri":"/nowhere","status":404' in by_service["nginx"]
     assert [line[:23] for line in lines] == sorted(line[:23] for line in lines)

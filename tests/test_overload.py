@@ -62,13 +62,6 @@ def victims(stack: Stack, number: int = 60) -> set[int]:
     return statuses
 
 
-def busy_workers(stack: Stack) -> int:
-    """Return how many workers have a request."""
-    told = stack.exec("uwsgi", "uwsgi", "--connect-and-read", "/run/uwsgi/stats.sock")
-    document, _ = json.JSONDecoder().raw_decode(told)
-    return sum(worker["status"] == "busy" for worker in document["workers"])
-
-
 def arrived(connection: socket.socket) -> bytes:
     """Return the beginning of what has arrived and leave it there."""
     try:
@@ -96,7 +89,7 @@ def test_headers_that_never_end_hurt_nobody(proxied: Stack) -> None:
     began = time.monotonic()
     with attackers(proxied, 300, b"GET /echo HTTP/1.1\r\nHost: localhost\r\nX-A: ") as opened:
         assert victims(proxied) == {200}
-        assert busy_workers(proxied) == 0
+        assert proxied.busy_workers() == 0
         wait_until(lambda: all(closed(one) for one in opened), "all attackers are cut off", 25)
     assert time.monotonic() - began > 2
 
@@ -107,7 +100,7 @@ def test_bodies_that_never_end_hold_no_worker(proxied: Stack) -> None:
     head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {ATTACKER}\r\nContent-Length: 9999\r\n\r\n"
     with attackers(proxied, 150, head.encode() + b"x") as opened:
         time.sleep(0.5)
-        assert busy_workers(proxied) == 0
+        assert proxied.busy_workers() == 0
         assert victims(proxied) == {200}
         wait_until(lambda: sum(b" 429 " in arrived(one) for one in opened) == 50, "all but 100 are refused", 10)
 
@@ -118,7 +111,7 @@ def test_readers_that_never_read_hold_no_worker(proxied: Stack) -> None:
     size = 25_000_000
     head = f"GET /bytes/{size} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {ATTACKER}\r\n\r\n"
     with attackers(proxied, 4, head.encode(), buffer=4_096):
-        wait_until(lambda: busy_workers(proxied) == 0, "the workers are free", 10)
+        wait_until(lambda: proxied.busy_workers() == 0, "the workers are free", 10)
         assert victims(proxied) == {200}
         wait_until(lambda: any(sent < size for sent in sent_to_attacker(proxied)), "nginx gave one up", 45)
 

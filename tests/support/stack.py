@@ -220,6 +220,12 @@ class Stack:
         """Return whether a request goes all the way to Django and back."""
         return self.get("/echo", timeout=5).status_code == 200
 
+    def busy_workers(self) -> int:
+        """Return how many workers have a request."""
+        shown = self.exec("uwsgi", "uwsgi", "--connect-and-read", "/run/uwsgi/stats.sock")
+        document, _ = json.JSONDecoder().raw_decode(shown)
+        return sum(worker["status"] == "busy" for worker in document["workers"])
+
     def evidence(self) -> str:
         """Return what explains a failure: each service's log and the configuration nginx has in effect."""
         logs = self("logs", "--no-color", "--timestamps", "--tail", "80", check=False)

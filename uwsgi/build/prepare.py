@@ -33,6 +33,13 @@ MEDIA = DATA / "media"
 # Folders in which a path needs no link, and files cannot be part of the image
 WRITABLE = (DATA, *map(Path, ("/tmp", "/run", "/dev", "/srv")))  # noqa: S108
 ENVIRONMENT = Path("/run/secrets/environment")
+# For a bare `docker compose build`, which has no such secret; nothing that is built depends on the values.
+DEFAULTS = {
+    "DATABASE_URL": "sqlite:////data/db.sqlite3",
+    "DJANGO_ALLOWED_HOSTS": "localhost",
+    "DJANGO_DEBUG": "0",
+    "DJANGO_HTTPS": "0",
+}
 # Never part of the image, whatever the project's own .dockerignore leaves in. A certificate is not a secret, a key is.
 SECRET = (".git", ".env*", ".envs", "*.sqlite3*", ".venv", "venv", "id_rsa", "id_ed25519")
 KEYS = ("*.pem", "*.key")
@@ -43,7 +50,8 @@ BULKY = ("node_modules",)
 def load_variables() -> None:
     """Load the variables that the container will have, as Compose has read them (ops/stack.py)."""
     given = ENVIRONMENT.read_text() if ENVIRONMENT.exists() else ""
-    os.environ.update({name: value for name, value in json.loads(given or "{}").items() if value is not None})
+    variables = {**DEFAULTS, **json.loads(given or "{}")}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
     # A throwaway key: the real one is not available here, and nothing that collectstatic writes depends on it.
     key = Path(tempfile.mkdtemp()) / "key"
     key.write_text(secrets.token_urlsafe(48))
