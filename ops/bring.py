@@ -31,13 +31,13 @@ def database(source: str, *, replace: bool) -> None:
     """
     with own_files("bring-database") as files, tempfile.NamedTemporaryFile(suffix=".sqlite3") as snapshot:
         take_snapshot(path_of(source), Path(snapshot.name))
-        told = front_page.told_by(stack.workers()[0])
-        if not (target := told.get("database")):
+        report = front_page.report_of(stack.workers()[0])
+        if not (target := report.get("database")):
             raise Stop(
                 "The project's database is not a file of SQLite. Bring rows in a fixture: "
                 'make manage CMD="loaddata --format=json -" <fixture.json'
             )
-        if not told.get("empty") and not replace:
+        if not report.get("empty") and not replace:
             raise Stop(
                 f"The database has rows. To replace them, of which a copy is kept in /data/backup: "
                 f"make bring-database FROM={source} REPLACE=1"

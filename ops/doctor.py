@@ -51,7 +51,7 @@ class Facts:
     clock_offset: float = 0
     # What a visitor gets, in a line, and what is wrong with it (ops/front_page.py)
     page: str = ""
-    said: Sequence[tuple[str, str]] = ()
+    findings: Sequence[tuple[str, str]] = ()
     loops: Sequence[str] = ()
     unhealthy: Sequence[str] = ()
     versions: Sequence[str] = ()
@@ -65,7 +65,7 @@ def doctor() -> None:
     checks = [check for check in CHECKS if not (development and check is timeouts)]
     facts = gather()
     print(f"Front page: {facts.page}")
-    for word, text in facts.said:
+    for word, text in facts.findings:
         if word == "could":
             print(f"  {word:<7} {text}")
     problems = examine(facts, checks)
@@ -174,7 +174,7 @@ def clock(facts: Facts) -> Iterator[str]:
 
 def page(facts: Facts) -> Iterator[str]:
     """Find what is wrong with the front page and the settings behind it."""
-    for word, text in facts.said:
+    for word, text in facts.findings:
         if word != "could":
             yield f"{word}: {text}"
 
@@ -201,7 +201,7 @@ def gather() -> Facts:
     uwsgi, (nginx, *_) = stack.workers("uwsgi"), stack.workers("nginx")
     holders = [stack.workers(service)[0] for service in ("nginx-socket", "uwsgi-socket")]
     everything = [container for container in stack.containers() if container.service != "release"]
-    line, said = front_page.look()
+    line, findings = front_page.look()
     return Facts(
         nginx=directives(inside(nginx, "nginx", "-T")),
         uwsgi=uwsgi_options(uwsgi[0]),
@@ -215,7 +215,7 @@ def gather() -> Facts:
         data_used=int(inside(uwsgi[0], "df", "--output=pcent", "/data").split()[-1].rstrip("%")) / 100,
         clock_offset=parse_time(stack.docker("info", "--format", "{{.SystemTime}}").strip()) - time.time(),
         page=line,
-        said=said,
+        findings=findings,
         loops=[container.name for container in everything if is_looping(container)],
         unhealthy=[container.name for container in everything if container.running and container.health == "unhealthy"],
         versions=engine.lacking(),

@@ -98,33 +98,33 @@ def look() -> tuple[str, list[tuple[str, str]]]:
     files = state.current_files()
     site, workers = Site.read(files, stack.config(files)), stack.workers()
     answer = visit(site)
-    said = [("breaks", text) for text in judge(site, answer, workers)]
-    told = told_by(workers[0])
+    findings = [("breaks", text) for text in judge(site, answer, workers)]
+    report = report_of(workers[0])
     # The setting and the page tell the same.
-    known = {text for _, text in said}
-    said += [(word, text) for word, text in told.get("findings", []) if not (known and word == "breaks")]
+    known = {text for _, text in findings}
+    findings += [(word, text) for word, text in report.get("findings", []) if not (known and word == "breaks")]
     app = Path(stack.config(files)["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
-    if told.get("empty") and (left := left_behind(app)):
-        said.append(("unsafe", f"the database is empty, and {left} is not: make bring-database FROM={left}"))
+    if report.get("empty") and (left := left_behind(app)):
+        findings.append(("unsafe", f"the database is empty, and {left} is not: make bring-database FROM={left}"))
     result = f"{answer.status}{answer.title}" if answer.status else answer.problem
     path = urlsplit(answer.url).path or "/"
     return f"GET {path} as {site.host}: {result}", sorted(
-        said, key=lambda one: ("breaks", "unsafe", "could").index(one[0])
+        findings, key=lambda finding: ("breaks", "unsafe", "could").index(finding[0])
     )
 
 
 def show() -> None:
     """Print what a visitor gets now, as the last thing of a verb that has started something."""
     try:
-        line, said = look()
+        line, findings = look()
     except Stop as stopped:
-        line, said = f"could not be asked: {stopped}", []
+        line, findings = f"could not be asked: {stopped}", []
     print(f"\nFront page: {line}")
-    for word, text in said:
+    for word, text in findings:
         print(f"  {word:<7} {text}")
 
 
-def told_by(worker: Container) -> dict[str, Any]:
+def report_of(worker: Container) -> dict[str, Any]:
     """Return what a worker knows of the project (uwsgi/start/stack_look.py); nothing if it does not answer."""
     output = quiet(["docker", "exec", worker.id, "healthcheck.py", "--look"])
     try:

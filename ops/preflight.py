@@ -202,9 +202,9 @@ def port_problems(services: dict[str, Any]) -> list[str]:
     ]
 
 
-def overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
+def overlap(first: tuple[str, int], other: tuple[str, int]) -> bool:
     """Return whether two listeners would be in each other's way."""
-    return one[1] == other[1] and (one[0] == other[0] or not {one[0], other[0]}.isdisjoint(EVERY_ADDRESS))
+    return first[1] == other[1] and (first[0] == other[0] or not {first[0], other[0]}.isdisjoint(EVERY_ADDRESS))
 
 
 def port_problem(address: str, port: int, setting: str, settings: dict[str, Any]) -> str:

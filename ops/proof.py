@@ -30,9 +30,9 @@ def project(files: Sequence[str], release: str) -> None:
     try:
         output = stack.run_once(files, "release", *both, release=release, seconds=CHECK_SECONDS + 3 * stack.late())
     except Stop as stop:
-        said = str(stop).replace(f"{STARTS}\n", "").replace(STARTS, "").rstrip()
+        reason = str(stop).replace(f"{STARTS}\n", "").replace(STARTS, "").rstrip()
         what = "uWSGI does not start with uwsgi/uwsgi.ini and .env" if STARTS in str(stop) else NO_START
-        raise Stop(f"{said}\n\n{what} (above). {KEEPS}") from stop
+        raise Stop(f"{reason}\n\n{what} (above). {KEEPS}") from stop
     for line in output.partition(STARTS)[0].splitlines():
         print(f"    {line}")
 

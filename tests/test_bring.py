@@ -62,7 +62,7 @@ def test_a_database_is_brought_while_the_site_serves(ours: Stack, source: Path) 
         bring.database(str(source), replace=False)
     assert users(ours) == ["ada"]
     # The workers, which had it open, see it.
-    assert front_page.told_by(stack.workers()[0])["empty"] is False
+    assert front_page.report_of(stack.workers()[0])["empty"] is False
     with contextlib.closing(add(source, "grace")):
         with pytest.raises(Stop, match=r"has rows. To replace them.* REPLACE=1"):
             bring.database(str(source), replace=False)

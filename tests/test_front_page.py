@@ -168,5 +168,5 @@ def test_doctor_and_every_start_say_it_from_the_running_stack(stack: Stack, monk
     assert "security.W" in said[0][1]
     done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": stack.project})
     assert done.stdout.splitlines()[0] == f"Front page: {line}"
-    bad = doctor.examine(doctor.Facts({}, {}, {}, {}, said=[("unsafe", "DEBUG is on")]), [doctor.page])
+    bad = doctor.examine(doctor.Facts({}, {}, {}, {}, findings=[("unsafe", "DEBUG is on")]), [doctor.page])
     assert bad == ["unsafe: DEBUG is on"]

@@ -60,12 +60,12 @@ def shown(served: Application) -> Application:
     return application
 
 
-def failure(told: str) -> Application:
+def failure(text: str) -> Application:
     """Return an application that shows why the project does not load."""
 
     def application(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
-        return [told.encode(), b"\nYour project does not load. Save a fix, then reload this page.\n"]
+        return [text.encode(), b"\nYour project does not load. Save a fix, then reload this page.\n"]
 
     return application
 

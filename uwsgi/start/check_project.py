@@ -51,8 +51,8 @@ def system_check() -> str | None:
 
 def pending_migrations() -> list[str]:
     """Return the migrations in this code that the database does not have yet."""
-    told = manage("showmigrations", "--plan").stdout.splitlines()
-    return [line.split()[-1] for line in told if line.startswith("[ ]")]
+    lines = manage("showmigrations", "--plan").stdout.splitlines()
+    return [line.split()[-1] for line in lines if line.startswith("[ ]")]
 
 
 def shortened(names: list[str]) -> str:
@@ -65,8 +65,8 @@ def shortened(names: list[str]) -> str:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     asked, _, callable_name = os.environ["UWSGI_MODULE"].partition(":")
-    if said := problem(asked, callable_name or "application") or system_check():
-        print(said)
+    if found := problem(asked, callable_name or "application") or system_check():
+        print(found)
         sys.exit(1)
     if sys.argv[1:] == ["--migrations"]:
         print("migrations to run:", shortened(pending_migrations()))

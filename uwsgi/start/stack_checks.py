@@ -68,7 +68,7 @@ def hosts() -> Found:
     elif asks and (public := [name for name in refused if name not in LOCAL]):
         text = f"nginx admits {', '.join(public)} (DJANGO_ALLOWED_HOSTS in .env), and ALLOWED_HOSTS does not: 400"
         yield Info(text, id="stack.hosts")
-    elif missing := [name for name in others if not any(covers(name, one) for one in admitted)]:
+    elif missing := [name for name in others if not any(covers(name, host) for host in admitted)]:
         text = f"ALLOWED_HOSTS has {', '.join(missing)}, which nginx refuses. In .env: DJANGO_ALLOWED_HOSTS"
         yield Info(text, id="stack.hosts")
 
@@ -111,7 +111,7 @@ def elsewhere(address: str | None, ours: str) -> bool:
 def uploads() -> Found:
     """Find uploads that cannot be written, or that nginx does not serve."""
     storage = settings.STORAGES.get("default", {}).get("BACKEND", "")
-    used = [model for model in apps.get_models() if any(isinstance(one, FileField) for one in model._meta.fields)]
+    used = [model for model in apps.get_models() if any(isinstance(field, FileField) for field in model._meta.fields)]
     if not storage.endswith(".FileSystemStorage") or not (used or settings.MEDIA_ROOT):
         return
     if not settings.MEDIA_ROOT:
