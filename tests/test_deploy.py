@@ -13,6 +13,7 @@ from tests.support.site import Site
 from tests.support.stack import run, wait_until
 
 
+@pytest.mark.slow_on_tcp
 def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
     holder = run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{site.project}-uwsgi-socket-1").stdout
     with site.load() as load:
