@@ -74,6 +74,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("bare-machine")
 def test_a_bare_debian_13_goes_from_nothing_to_ready(machine: Machine) -> None:
     """Only what README asks for is installed: the engine, Python and the base image are the work of `make up`."""
     assert machine.type("command -v docker || command -v python3 || command -v make").returncode != 0
@@ -133,7 +134,7 @@ class User(Checkout):
         return seen
 
     def follow(self, verb: str) -> str:
-        """Type a command that goes on until Ctrl-C, and return its first line."""
+        """Type a command that goes on until Ctrl-C, and return what is seen up to what it is typed for."""
         with subprocess.Popen(
             self.command("make", verb),
             stdout=subprocess.PIPE,
@@ -143,9 +144,15 @@ class User(Checkout):
             start_new_session=True,
         ) as following:
             assert following.stdout
-            first = following.stdout.readline()
-            os.killpg(following.pid, signal.SIGINT)
-            return first
+            seen = ""
+            for line in following.stdout:
+                seen += line
+                if GO_ON[verb] in line:
+                    break
+            # Not SIGINT, which is ignored by what a shell has started in the background.
+            os.killpg(following.pid, signal.SIGTERM)
+        assert GO_ON[verb] in seen, seen
+        return seen
 
     def attach(self) -> str:
         """Attach to uwsgi's terminal, detach with Ctrl-C, and return what was seen."""
@@ -202,7 +209,8 @@ up
 down
 clean CONFIRM=1
 """
-GO_ON = ("top", "logs")
+# Those that go on until Ctrl-C, with a part of a line that each prints once it works
+GO_ON = {"top": " requests/s", "logs": " | "}
 # Of maintainers: they need the test tools, and what they do to the engine the others do as well.
 LEFT_OUT = {"lint", "check", "test", "test-all", "prove", "bench", "sbom", "outdated", "update"}
 REFUSED = re.compile("EACCES|permission denied|not permitted|traceback", re.IGNORECASE)
