@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ops import engine, needs, preflight, stack
 from ops.console import Stop
-from ops.needs import BREAKS, COULD, UNSAFE, Finding
+from ops.needs import BREAKS, COULD, LEVELS, UNSAFE, Finding
 from uwsgi.build import layout
 from uwsgi.build.layout import Layout
 
@@ -83,7 +83,7 @@ def adopt() -> None:
         f"settings {parts.settings or 'chosen by manage.py'}, packages from {parts.requirements}"
     )
     found = findings(app, parts, settings.variables, settings.python_image)
-    for level in (BREAKS, UNSAFE, COULD):
+    for level in LEVELS:
         for finding in found:
             if finding.level == level:
                 print(f"{level:<6}  {finding.place}\n        {finding.text}")

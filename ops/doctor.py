@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from ops import engine, front_page, preflight, stack, state, status
 from ops.console import Stop
+from ops.needs import COULD
 from ops.stack import Container
 
 # Beyond this an access log, a cookie's age and a certificate's dates are wrong.
@@ -27,9 +28,9 @@ LOOP_SECONDS = 60.0
 ADDRESS_COPIES = 2
 # What nginx adds to a request's headers (nginx/location/uwsgi-params.conf), rounded up
 OWN_VARIABLES = 30
-# Group and mode; the group is that of the service that connects.
-SOCKET = "10000 770"
-PORT_SOCKET = ("/run/pool/nginx.sock", "10101 770")
+# Of a socket: which service makes it, with which group and mode; the group is that of the service that connects.
+SOCKETS = {"/run/pool/nginx.sock": ("nginx-socket", "10101 770")}
+OTHER_SOCKETS = ("uwsgi-socket", "10000 770")
 
 
 Check = Callable[["Facts"], Iterator[str]]
@@ -66,7 +67,7 @@ def doctor() -> None:
     facts = gather()
     print(f"Front page: {facts.page}")
     for word, text in facts.findings:
-        if word == "could":
+        if word == COULD:
             print(f"  {word:<7} {text}")
     problems = examine(facts, checks)
     if problems:
@@ -149,7 +150,7 @@ def memory(facts: Facts) -> Iterator[str]:
 def sockets(facts: Facts) -> Iterator[str]:
     """Find sockets that nginx and uwsgi may not open, or that others may."""
     for path, has in facts.sockets.items():
-        service, wanted = ("nginx-socket", PORT_SOCKET[1]) if path == PORT_SOCKET[0] else ("uwsgi-socket", SOCKET)
+        service, wanted = SOCKETS.get(path, OTHER_SOCKETS)
         if has != wanted:
             yield (
                 f"{path} has group and mode {has}, not {wanted}: nginx or uwsgi cannot open it, or others can. "
@@ -175,7 +176,7 @@ def clock(facts: Facts) -> Iterator[str]:
 def page(facts: Facts) -> Iterator[str]:
     """Find what is wrong with the front page and the settings behind it."""
     for word, text in facts.findings:
-        if word != "could":
+        if word != COULD:
             yield f"{word}: {text}"
 
 

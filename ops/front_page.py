@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ops import stack, state, trace
 from ops.console import ROOT, Stop, quiet
+from ops.needs import BREAKS, LEVELS, UNSAFE
 from ops.stack import Container
 
 SECONDS = 10
@@ -96,21 +97,20 @@ class Site:
 def look() -> tuple[str, list[tuple[str, str]]]:
     """Return what the front page answers, in a line, and what is wrong: a word (breaks, unsafe, could), a sentence."""
     files = state.current_files()
-    site, workers = Site.read(files, stack.config(files)), stack.workers()
+    config, workers = stack.config(files), stack.workers()
+    site = Site.read(files, config)
     answer = visit(site)
-    findings = [("breaks", text) for text in judge(site, answer, workers)]
+    findings = [(BREAKS, text) for text in judge(site, answer, workers)]
     report = report_of(workers[0])
     # The setting and the page tell the same.
     known = {text for _, text in findings}
-    findings += [(word, text) for word, text in report.get("findings", []) if not (known and word == "breaks")]
-    app = Path(stack.config(files)["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
+    findings += [(word, text) for word, text in report.get("findings", []) if not (known and word == BREAKS)]
+    app = Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
     if report.get("empty") and (left := left_behind(app)):
-        findings.append(("unsafe", f"the database is empty, and {left} is not: make bring-database FROM={left}"))
+        findings.append((UNSAFE, f"the database is empty, and {left} is not: make bring-database FROM={left}"))
     result = f"{answer.status}{answer.title}" if answer.status else answer.problem
     path = urlsplit(answer.url).path or "/"
-    return f"GET {path} as {site.host}: {result}", sorted(
-        findings, key=lambda finding: ("breaks", "unsafe", "could").index(finding[0])
-    )
+    return f"GET {path} as {site.host}: {result}", sorted(findings, key=lambda finding: LEVELS.index(finding[0]))
 
 
 def show() -> None:

@@ -10,7 +10,7 @@ from uwsgi.build import layout
 from uwsgi.build.layout import Layout
 
 # It does not start, or answers no one; it starts, but is not safe in public; it would be better, or is good to know.
-BREAKS, UNSAFE, COULD = "breaks", "unsafe", "could"
+BREAKS, UNSAFE, COULD = LEVELS = "breaks", "unsafe", "could"
 # Of packages that PyPI has only as source, or that load a library: the lines of apt-packages.txt. The build fails
 # without those that begin with `build:`.
 DEBIAN = {

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,7 @@ def check(config: dict[str, Any]) -> None:
     app, arguments = Path(build["additional_contexts"]["app"]), build.get("args", {})
     modules = [arguments.get(name) or "" for name in ("UWSGI_MODULE", "DJANGO_SETTINGS_MODULE")]
     problems = [
-        *project_problems(app, *modules),
-        *python_problems(app, modules, arguments.get("BASE_IMAGE") or ""),
+        *project_problems(app, *modules, image=arguments.get("BASE_IMAGE") or ""),
         *package_problems(app / "apt-packages.txt"),
         *variable_problems(stack.settings().project_env, stack.settings().variables),
         *dollar_problems(ROOT / ".env", stack.settings().variables),
@@ -84,24 +83,15 @@ def check(config: dict[str, Any]) -> None:
         raise Stop("\n".join(["Nothing was changed. Fix first:", *(f"  - {problem}" for problem in problems)]))
 
 
-def project_problems(app: Path, module: str = "", settings: str = "") -> list[str]:
-    """Return which part of the project cannot be found (uwsgi/build/layout.py)."""
+def project_problems(app: Path, module: str = "", settings: str = "", *, image: str = "") -> list[str]:
+    """Return which part of the project cannot be found (uwsgi/build/layout.py), or that it excludes this Python."""
     shown = app.relative_to(ROOT) if app.is_relative_to(ROOT) else app
     if not app.is_dir():
         return [f"{shown} is not a folder. Name the one of your project in .env: PROJECT_DIR="]
     try:
-        layout.find(app, module, settings)
+        parts = layout.find(app, module, settings)
     except layout.Unclear as unclear:
         return [f"{shown}/ {unclear}"]
-    return []
-
-
-def python_problems(app: Path, modules: Sequence[str], image: str) -> list[str]:
-    """Return that the project excludes the Python that it would run on."""
-    try:
-        parts = layout.find(app, *modules)
-    except (layout.Unclear, OSError):
-        return []
     found = needs.python_findings(app, parts, image)
     return [f"{app / finding.place} {finding.text}" for finding in found if finding.level == needs.BREAKS]
 

@@ -77,24 +77,19 @@ def test_a_new_secret_and_a_new_setting_are_taken_in_and_lose_no_request(site: S
     assert ids(site) == now
 
 
-def transport_of(site: Site) -> str:
-    """Return the transport of a request."""
-    return str(site.get("/echo").json()["meta"]["TRANSPORT"])
-
-
 @pytest.mark.slow_on_tcp
 def test_a_changed_limit_and_the_other_transport_lose_no_request(site: Site) -> None:
     """Nginx is replaced new next to old: a long request on the old one delays no other."""
     limits = site.folder / "nginx/http/client-limits.conf"
-    shipped, transport, before = limits.read_text(), transport_of(site), site.containers()
+    shipped, transport, before = limits.read_text(), site.serves_over(), site.containers()
     limits.write_text(shipped.replace("connections:10m", "connections:11m"))
     try:
         with site.load() as load:
             site.made("up")
             changed = site.containers()
-            for verb in ("up-unix", "up-tcp") if transport == "tcp" else ("up-tcp", "up-unix"):
-                site.made(verb)
-                assert transport_of(site) == verb.replace("up-unix", "unix-socket").removeprefix("up-")
+            for other in ("unix-socket", "tcp") if transport == "tcp" else ("tcp", "unix-socket"):
+                site.up(other)
+                assert site.serves_over() == other
                 assert len(site.containers("nginx")) == len(site.containers("uwsgi-socket")) == 1
     finally:
         limits.write_text(shipped)
@@ -106,21 +101,21 @@ def test_a_changed_limit_and_the_other_transport_lose_no_request(site: Site) -> 
 @pytest.mark.one_transport
 def test_verbs_in_an_order_that_no_one_planned(site: Site) -> None:
     """Each ends with the site serving, whatever was typed before."""
-    transport = transport_of(site)
+    transport = site.serves_over()
     site.made("up-tcp")
-    assert transport_of(site) == "tcp"
+    assert site.serves_over() == "tcp"
     site.made("dev")
     site.made("up")
     for number, verbs in enumerate((["stop", "deploy"], ["down", "rollback"], ["deploy"], ["scale N=2", "up"])):
         site.change(f"order {number}")
         for verb in verbs:
             site.made(*verb.split())
-        assert transport_of(site) == "tcp", verbs
+        assert site.serves_over() == "tcp", verbs
     assert len(site.uwsgi()) == 2
     site.made("scale", "N=1")
-    site.made(f"up-{transport.removesuffix('-socket')}")
+    site.up(transport)
     site.made("up")
-    assert transport_of(site) == transport
+    assert site.serves_over() == transport
 
 
 @pytest.mark.slow

@@ -156,8 +156,8 @@ def new_hosts(site: Site) -> None:
 def switch_transport(site: Site) -> None:
     """Go over to the other transport, and back."""
     for transport in (*(name for name in TRANSPORTS if name != site.transport), site.transport):
-        site.made("up-tcp" if transport == "tcp" else "up-unix")
-        assert site.get("/echo").json()["meta"]["TRANSPORT"] == transport
+        site.up(transport)
+        assert site.serves_over() == transport
 
 
 def slow_migration(site: Site) -> None:

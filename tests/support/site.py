@@ -33,9 +33,13 @@ class Site(Checkout):
         shutil.rmtree(self.folder / "app")
         shutil.copytree(ROOT / "tests/probe", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def up(self) -> None:
-        """Start over this site's transport."""
-        self.made("up-tcp" if self.transport == "tcp" else "up-unix")
+    def up(self, transport: str = "") -> None:
+        """Start over a transport; this site's, if none is named."""
+        self.made("up-tcp" if (transport or self.transport) == "tcp" else "up-unix")
+
+    def serves_over(self) -> str:
+        """Return the transport of a request."""
+        return str(self.get("/echo").json()["meta"]["TRANSPORT"])
 
     def change(self, version: str) -> None:
         """Change the code, as a developer would before a deploy."""

@@ -122,7 +122,6 @@ class Stack:
     def start(self) -> Stack:
         """Start, after whatever a killed run has left behind is gone."""
         self.stop()
-        self.subnets = subnets.choose()
         try:
             self("up", "--detach", "--wait")
         except AssertionError as failed:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 from ipaddress import IPv4Network
+
+from ops.console import run
 
 # RFC 2544 sets these addresses aside for tests of networks; no machine has them for anything else.
 RANGE = IPv4Network("198.18.0.0/15")
@@ -19,16 +20,11 @@ NEXT = itertools.count()
 
 def used() -> set[IPv4Network]:
     """Return the subnets that networks of this machine's engine have."""
-    names = docker("network", "ls", "--quiet").split()
+    names = run(["docker", "network", "ls", "--quiet"], 60).stdout.split()
     # One that has gone since is left out of the answer.
-    networks = json.loads(docker("network", "inspect", *names) or "[]")
+    networks = json.loads(run(["docker", "network", "inspect", *names], 60).stdout or "[]")
     configs = [config for network in networks for config in network["IPAM"]["Config"] or []]
     return {IPv4Network(config["Subnet"]) for config in configs if "." in config.get("Subnet", "")}
-
-
-def docker(*arguments: str) -> str:
-    """Return what a docker command prints, whether it fails or not."""
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=60).stdout
 
 
 def given_by_docker() -> int:

@@ -68,7 +68,7 @@ def is_empty() -> bool:
     try:
         tables = set(connection.introspection.table_names())
         models = [model for model in apps.get_models() if model._meta.managed and model._meta.db_table in tables]
-        own = [one for one in models if not OF_THE_FRAMEWORK.match(f"{one.__module__}.{one.__name__}")]
+        own = [model for model in models if not OF_THE_FRAMEWORK.match(f"{model.__module__}.{model.__name__}")]
         return bool(own) and not any(model._base_manager.exists() for model in own)
     except DatabaseError:
         return False
