@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ops import stack, state, trace
 from ops.console import ROOT, Stop, quiet
@@ -58,7 +58,15 @@ class Answer:
     @property
     def location(self) -> str:
         """Return the address that this answer redirects to, nothing if it does not."""
-        return urljoin(self.url, self.headers.get("location", "")) if 300 <= self.status < 400 else ""
+        return joined(self.url, self.headers.get("location", "")) if 300 <= self.status < 400 else ""
+
+
+def joined(page: str, address: str) -> str:
+    """Return the whole address of a link as a browser asks for it, nothing if it is none."""
+    try:
+        return quote(urljoin(page, address), safe=":/?#[]@!$&'()*+,;=%")
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -237,12 +245,12 @@ def error_problems(answer: Answer, workers: Sequence[Container]) -> Iterator[str
 
 def file_problems(site: Site, answer: Answer) -> Iterator[str]:
     """Return the styles and scripts of a page that are missing."""
-    urls = [urljoin(answer.url, unescape(address)) for address in FILES.findall(answer.body)]
+    urls = [joined(answer.url, unescape(address)) for address in FILES.findall(answer.body)]
     ours = [url for url in dict.fromkeys(urls) if urlsplit(url).netloc == urlsplit(answer.url).netloc]
     missing = [urlsplit(url).path for url in ours[:MOST_FILES] if ask(site, url).status == 404]
     static = [path for path in missing if path.startswith("/static/")]
     if static:
-        name = static[0].removeprefix("/static/")
+        name = unquote(static[0].removeprefix("/static/"))
         yield f'{static[0]}, a file of that page, is 404. make manage CMD="findstatic {name}" must find it; make deploy'
     elif missing:
         yield f'{missing[0]}, a file of that page, is 404: nginx serves /static/. In settings: STATIC_URL = "/static/"'

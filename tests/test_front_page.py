@@ -97,6 +97,15 @@ def test_what_is_bad_is_said_with_the_setting_to_change(serve: Serve, pages: Pag
     assert [said in text for text in judged(serve(pages))[1]] == [True]
 
 
+def test_odd_addresses_on_a_page_are_no_error(serve: Serve) -> None:
+    """What a template or an editor has written must not end a good deploy with a traceback."""
+    links = "".join(f'<link rel="stylesheet" href="{href}">' for href in ("http://[broken/a.css", "/static/stätte.css"))
+    _, said = judged(serve({"/": (200, links)}))
+    assert ["findstatic stätte.css" in line for line in said] == [True]
+    for address in ("http://[broken", "/übersicht", "http://HOST:port/"):
+        front_page.visit(serve({"/": (302, address)}))
+
+
 def test_a_redirect_to_https_is_told_from_a_loop(serve: Serve) -> None:
     """Behind a proxy we ask as the proxy does; one on another machine may be the only one that nginx believes."""
     to_https: Pages = {"http:/": (301, "https://HOST/"), "https:/": (200, "over https")}
