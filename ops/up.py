@@ -61,9 +61,10 @@ def develop() -> None:
         config = checked_and_built(files)
         claim()
         print("Starting, and waiting until every container is healthy", flush=True)
-        launch(files, "--remove-orphans", "--scale", "uwsgi=1")
         now = replace(before, files=state.relative(files), transport=stack.transport_of(files), folder=State.folder)
+        # Before the first container is replaced: should this be cut off, `make up` knows that none is production's.
         state.write(replace(now, digests={}))
+        launch(files, "--remove-orphans", "--scale", "uwsgi=1")
     address = stack.published(config, stack.entrance(config))
     print(
         f"\nReady: http://{address}/ reloads {stack.settings().shown()}/ on every save, with DEBUG; "

@@ -185,6 +185,24 @@ def up_in(
     return typed
 
 
+def test_make_dev_that_is_cut_off_has_left_nothing_of_production(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So `make up` after it replaces nginx as well."""
+
+    def cut_off(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(up, "change", lambda _: contextlib.nullcontext(state.current()))
+    for name in ("checked_and_built", "claim"):
+        monkeypatch.setattr(up, name, lambda *_: {})
+    monkeypatch.setattr(up, "launch", cut_off)
+    state.write(State(TCP, "tcp", "20260101-000000", digests={"nginx": "a-b"}))
+    with pytest.raises(KeyboardInterrupt):
+        up.develop()
+    left = state.read()
+    assert left is not None
+    assert (left.files, left.release, left.digests) == ((*TCP, stack.DEVELOPMENT), "20260101-000000", {})
+
+
 @pytest.mark.parametrize(
     ("running_image", "last", "expected"),
     [
