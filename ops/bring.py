@@ -14,12 +14,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from ops import front_page, stack
+from ops import change, front_page, stack
 from ops.console import ROOT, Stop
 from ops.stop import own_files
 
 BRING = "/usr/local/lib/uwsgi/bring.py"
-MIGRATE = "/usr/local/lib/uwsgi/migrate.py"
 SECONDS = 3600
 LISTED = "find /data/media -type f -printf '%P\\n'"
 
@@ -30,6 +29,7 @@ def database(source: str, *, replace: bool) -> None:
     Raises Stop if it is none, or if rows would be replaced and that is not asked for.
     """
     with own_files("bring-database") as files, tempfile.NamedTemporaryFile(suffix=".sqlite3") as snapshot:
+        change.wait_for_migration("bring-database")
         take_snapshot(path_of(source), Path(snapshot.name))
         report = front_page.report_of(stack.workers()[0])
         if not (target := report.get("database")):
@@ -43,7 +43,8 @@ def database(source: str, *, replace: bool) -> None:
                 f"make bring-database FROM={source} REPLACE=1"
             )
         print(feed(files, snapshot, "database", target), end="")
-        print(stack.run_once(files, "release", "/venv/bin/python", MIGRATE, seconds=SECONDS), end="")
+        # With its label, no other verb ends it; with RELEASE_COMMAND, if there is one.
+        print(stack.run_once(files, "release", "release.py", seconds=SECONDS, label=stack.MIGRATION_LABEL), end="")
     print(f"\n{source} is the database now: {target}")
     front_page.show()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,11 +58,28 @@ def add(file: Path, name: str) -> sqlite3.Connection:
     return database
 
 
-def test_a_database_is_brought_while_the_site_serves(ours: Stack, source: Path) -> None:
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return a list that gets the command and the label of each container of `release` that is run."""
+    ran, run_once = [], stack.run_once
+
+    def noted(files: Sequence[str], service: str, *command: str, **options: Any) -> str:
+        ran.append((*command, options.get("label", "")))
+        return run_once(files, service, *command, **options)
+
+    monkeypatch.setattr(stack, "run_once", noted)
+    return ran
+
+
+def test_a_database_is_brought_while_the_site_serves(
+    ours: Stack, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = spy(monkeypatch)
     with contextlib.closing(add(source, "ada")):
         assert Path(f"{source}-wal").stat().st_size > 0
         bring.database(str(source), replace=False)
     assert users(ours) == ["ada"]
+    # The project's own RELEASE_COMMAND where it has one, in a container that no other verb ends
+    assert ran == [("release.py", stack.MIGRATION_LABEL)]
     # The workers, which had it open, see it.
     assert front_page.report_of(stack.workers()[0])["empty"] is False
     with contextlib.closing(add(source, "grace")):
