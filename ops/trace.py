@@ -23,10 +23,7 @@ def trace(wanted: str) -> None:
         raise Stop(
             f"{wanted!r} is not a request id. It is in the header X-Request-ID of every answer, and on error pages."
         )
-    containers = stack.containers()
-    if not containers:
-        raise Stop("There is no container. Start the stack: make up")
-    logged = [*((container.name, log(container.id)) for container in containers)]
+    logged = [(container.name, log(container.id)) for container in stack.containers()]
     logged += [(name, LINE.findall(text)) for name, text in logs.kept() if wanted in text]
     found = [(when, name, text) for name, lines in logged for when, text in about(wanted, lines)]
     if not found:

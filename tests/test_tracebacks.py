@@ -98,10 +98,10 @@ class Ran:
     written: str
 
 
-def ran(stack: Stack, asked: list[dict[str, str]], **settings: Any) -> Ran:
-    """Call the project with these settings, request by request."""
+def ran(stack: Stack, asked: list[dict[str, str]], then: str = "", **settings: Any) -> Ran:
+    """Call the project with these settings, request by request, and run what follows in the same process."""
     container = stack.container("uwsgi")["Id"]
-    done = run("docker", "exec", container, "python", "-c", PROJECT, json.dumps(settings), json.dumps(asked))
+    done = run("docker", "exec", container, "python", "-c", PROJECT + then, json.dumps(settings), json.dumps(asked))
     assert done.returncode == 0, done.stderr
     return Ran(**json.loads(done.stdout.splitlines()[-1]), written=done.stderr)
 
@@ -193,6 +193,21 @@ def test_a_health_check_is_the_projects_where_it_answers_or_fails(stack: Stack) 
     assert failing.written.count("RuntimeError: not handled") == 1
 
 
+OVERLAPPING = """
+import logging
+first, second = stack_application.silence(), stack_application.silence()
+for step in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+    step()
+second.__exit__(None, None, None)
+assert logging.root.manager.disable == 0, "the project logs nothing any more"
+"""
+
+
+@pytest.mark.one_transport
+def test_health_checks_of_two_threads_leave_the_projects_log_on(stack: Stack) -> None:
+    ran(stack, HEALTH, then=OVERLAPPING)
+
+
 @pytest.mark.one_transport
 def test_trace_finds_what_a_container_that_is_gone_has_logged(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -206,8 +221,8 @@ def test_trace_finds_what_a_container_that_is_gone_has_logged(
     assert len([*tmp_path.iterdir()]) == logs.KEPT
     name, text = [*logs.kept(tmp_path)][-1]
     assert uwsgi[0].name in name
-    monkeypatch.setattr(ops.stack, "containers", lambda *_: uwsgi)
-    monkeypatch.setattr(trace, "log", lambda _: [])
+    # As after `make down`
+    monkeypatch.setattr(ops.stack, "containers", lambda *_: [])
     monkeypatch.setattr(logs, "kept", lambda: [(name, text)])
     trace.trace(identifier)
     assert "RuntimeError: a secret of the project" in capsys.readouterr().out

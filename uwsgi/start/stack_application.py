@@ -186,16 +186,18 @@ def acceptable(environ: Environ) -> Environ:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Write no log and send no mail: both go through logging."""
-    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logging.disable(before)
+        # Not what it was before: with threads, that may be another health check's silence.
+        logging.disable(LEVEL)
 
 
 sys.excepthook = uncaught
 served = project()
+# What the project itself has disabled
+LEVEL = logging.root.manager.disable
 # After the import: the project's handlers hold the same two objects.
 noting(sys.stderr)
 noting(sys.stdout)
