@@ -21,7 +21,7 @@ from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
 from ops.stack import Container
 from ops.state import State
-from ops.wanted import Wanted, image_of, look, pool_is_moved, takes_port
+from ops.wanted import UNKNOWN, Wanted, image_of, look, pool_is_moved, takes_port
 
 # What migrations may take
 RELEASE_SECONDS = 1800
@@ -130,8 +130,17 @@ def take_over(
                 name_latest(wanted, service)
                 old = start_new(wanted.files, service, before.replicas if service == "uwsgi" else 1) + old
             return [*missing, *replaced], old
+    forget(wanted.digests, before)
     in_place(wanted, before.replicas)
     return wanted.services(), []
+
+
+def forget(services: Iterable[str], now: State) -> None:
+    """Write down that nothing is known of these services while they are replaced, should this be killed.
+
+    Otherwise a change that is taken back after the kill counts as no difference, and what it has started stays.
+    """
+    state.write(replace(now, digests={**now.digests, **dict.fromkeys(services, UNKNOWN)}))
 
 
 def run_release(files: Sequence[str]) -> None:
@@ -191,6 +200,7 @@ def bring_others(wanted: Wanted, now: State) -> None:
     containers = stack.containers()
     different = wanted.different(now, [container for container in containers if container.running]) - {"uwsgi"}
     contents = {service for service in different if wanted.has_new_contents(service, now)}
+    forget(different, now)
     start(wanted, sorted(different & contents), "--force-recreate")
     start(wanted, sorted(different - contents))
     if not any(container.service == "release" for container in containers):
@@ -210,9 +220,18 @@ def bring_others(wanted: Wanted, now: State) -> None:
 
 
 def production_files(before: State) -> list[str]:
-    """Return the files of the stack. Raises Stop if it is that of `make dev`."""
+    """Return the files of the stack, once it is over one transport. Raises Stop if it is that of `make dev`."""
     if stack.includes(before.files, stack.DEVELOPMENT):
         raise Stop("This is the stack of `make dev`, which has no releases. For production: make up")
+    # A change of transport that was killed leaves containers of both. Once uwsgi is replaced, one nginx would pass
+    # requests to a socket that no one reads.
+    left = [
+        container
+        for service in reversed(NEXT_TO_THE_OLD)
+        for container in stack.containers(service)
+        if container.running and stack.transport_of(container.files) not in (before.transport, "none")
+    ]
+    retire(left)
     return state.current_files()
 
 
@@ -343,7 +362,9 @@ def start_more(files: Sequence[str], service: str, count: int) -> list[str]:
     options = ["--detach", "--no-build", "--no-deps", "--no-recreate"]
     new: list[str] = []
     for _ in range(3):
-        remove([container.id for container in stack.containers(service) if not container.running])
+        stopped = [container for container in stack.containers(service) if not container.running]
+        logs.keep(stopped)
+        remove([container.id for container in stopped])
         total = len(stack.containers(service)) + count - len(new)
         stack.compose(files, "up", *options, "--scale", f"{service}={total}", service)
         new = [container.id for container in stack.containers(service) if container.id not in known]

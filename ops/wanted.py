@@ -16,6 +16,8 @@ from ops.state import State
 POOL = "/run/pool"
 # What of a service's settings is no part of its containers
 NOT_OF_A_CONTAINER = ("build", "depends_on", "pull_policy", "scale")
+# The digest of a service whose containers were being replaced: neither settings nor contents are those of any file.
+UNKNOWN = "unknown-unknown"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_pending_migrations_are_named_and_run(site: Site) -> None:
 @pytest.mark.one_transport
 def test_of_two_deploys_at_once_the_second_refuses(site: Site) -> None:
     site.change("first of two")
-    first = site.deploying()
+    first = site.under_way("deploy")
     try:
         wait_until(lambda: list(site.folder.glob(".*.lock")) and "build" in first.stdout.readline(), "its start", 60)  # type: ignore[union-attr]
         assert "Another change of this stack is under way. Wait until it ends, then: make deploy" in site.refused(
@@ -115,7 +115,7 @@ def test_pages_of_the_old_release_keep_their_files(site: Site) -> None:
     old = stylesheet()
     (site.folder / "app/static/probe/style.css").write_text("body { color: #654321; }\n")
     statuses: set[int] = set()
-    deploy = site.deploying()
+    deploy = site.under_way("deploy")
     while deploy.poll() is None:
         statuses.add(requests.get(f"http://localhost:{site.environment['HTTP_PORT']}{old}", timeout=5).status_code)
     assert deploy.stdout is not None

@@ -1,9 +1,10 @@
-"""A deploy that is killed, in whichever step, is ended by the next one, and no request is lost."""
+"""What is killed, in whichever step, is ended by the next verb, and no request is lost."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,16 +41,21 @@ RETIREMENT = Step("retirement", "start of", written_just_now)
 
 def killed(site: Site, step: Step) -> None:
     """Kill a deploy within a step."""
-    deploy = site.deploying()
+    deploy = site.under_way("deploy")
     assert deploy.stdout is not None
     for line in deploy.stdout if step.after else ():
         if line.strip().startswith(step.after):
             break
     wait_until(lambda: step.under_way(site), f"{step.name} is under way", 60)
-    assert deploy.poll() is None, f"{step.name} was over before it could be killed"
-    os.killpg(deploy.pid, signal.SIGKILL)
-    deploy.wait(10)
+    kill(deploy)
     assert site.uwsgi() != []
+
+
+def kill(verb: subprocess.Popen[str]) -> None:
+    """Kill a verb and all that it has started, while it is under way."""
+    assert verb.poll() is None, "it was over before it could be killed"
+    os.killpg(verb.pid, signal.SIGKILL)
+    verb.wait(10)
 
 
 def killed_and_ended(site: Site, step: Step) -> None:
@@ -102,3 +108,24 @@ def test_killed_in_a_step_and_another_verb_typed(site: Site, step: Step, verb: s
     assert (len(site.uwsgi()), len(site.containers("uwsgi"))) == (wanted, wanted)
     site.made("scale", "N=1")
     site.made("up")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_a_change_of_transport_that_is_killed_is_ended_by_any_verb(site: Site) -> None:
+    """Both generations of nginx run then, and only one of them has a uwsgi behind it that stays."""
+    other = "up-unix" if site.transport == "tcp" else "up-tcp"
+    site.change("killed in a change of transport")
+    with site.load() as load:
+        change = site.under_way(other)
+        wait_until(lambda: len(site.containers("nginx", "--filter", "status=running")) > 1, "two nginx run", 60)
+        kill(change)
+        site.made("deploy")
+    assert load.lost() == []
+    assert {site.version() for _ in range(10)} == {"killed in a change of transport"}
+    assert site.serves_over() == site.transport
+    assert {service: len(site.containers(service)) for service in ("nginx", "uwsgi", "uwsgi-socket")} == {
+        "nginx": 1,
+        "uwsgi": 1,
+        "uwsgi-socket": 1,
+    }

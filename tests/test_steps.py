@@ -12,7 +12,7 @@ import pytest
 from ops import console, deploy, logs, releases, stack, state
 from ops import wanted as wanted_module
 from ops.state import State
-from tests.test_state import TCP, container, folder, running
+from tests.test_state import TCP, UNIX, container, folder, running
 
 __all__ = ["folder"]
 
@@ -79,6 +79,49 @@ def test_new_contents_are_told_from_new_settings() -> None:
     before = State(TCP, "tcp", digests={"nginx": "a-b"})
     assert not wanted(digests={"nginx": "other-b"}).has_new_contents("nginx", before)
     assert wanted(digests={"nginx": "a-other"}).has_new_contents("nginx", before)
+
+
+def test_a_change_that_is_killed_can_be_taken_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some containers may have what no file says any more, contents of mounted files included."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    running(monkeypatch, container("nginx"), container())
+    monkeypatch.setattr(deploy, "start", killed)
+    before = State(TCP, "tcp", digests={"nginx": "a-b", "uwsgi": "a-b"})
+    with pytest.raises(KeyboardInterrupt):
+        deploy.bring_others(wanted(digests={"nginx": "a-changed", "uwsgi": "a-b"}), before)
+    left = state.read()
+    assert left is not None
+    assert wanted().different(left, stack.containers()) == {"nginx"}
+    assert wanted().has_new_contents("nginx", left)
+
+
+def test_what_a_killed_change_of_transport_has_left_goes_from_the_outside_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once uwsgi of that transport has gone, its nginx would pass requests to a socket that no one reads."""
+    inner = ("uwsgi-socket", "uwsgi", "nginx")
+    left = [container(service, id=f"new-{service}", files=UNIX) for service in inner]
+    running(monkeypatch, container("nginx-socket"), *map(container, inner), *left)
+    retired: list[str] = []
+    monkeypatch.setattr(deploy, "retire", lambda old: retired.extend(one.id for one in old))
+    state.write(State(TCP, "tcp"))
+    assert deploy.production_files(state.current()) == [*TCP]
+    assert retired == ["new-nginx", "new-uwsgi", "new-uwsgi-socket"]
+
+
+def test_the_log_of_a_container_that_crashed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose would start it again, with its old code, so it is removed."""
+    found = [container(), container(id="crashed", running=False)]
+    steps: Steps = []
+    monkeypatch.setattr(stack, "containers", lambda *_: [*found])
+    monkeypatch.setattr(stack, "compose", lambda *_: found.append(container(id="new")))
+    monkeypatch.setattr(logs, "keep", lambda stopped: steps.extend(f"keep {one.id}" for one in stopped))
+    monkeypatch.setattr(deploy, "remove", lambda ids: steps.extend(f"remove {one}" for one in ids))
+    assert deploy.start_more(TCP, "uwsgi", 1) == ["new"]
+    assert steps == ["keep crashed", "remove crashed"]
 
 
 Steps = list[str]
