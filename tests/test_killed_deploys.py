@@ -118,7 +118,7 @@ def test_a_change_of_transport_that_is_killed_is_ended_by_any_verb(site: Site) -
     site.change("killed in a change of transport")
     with site.load() as load:
         change = site.under_way(other)
-        wait_until(lambda: len(site.containers("nginx", "--filter", "status=running")) > 1, "two nginx run", 60)
+        wait_until(lambda: len(site.running("nginx")) > 1, "two nginx run", 60)
         kill(change)
         site.made("deploy")
     assert load.lost() == []

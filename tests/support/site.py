@@ -75,11 +75,15 @@ class Site(Checkout):
         """Return the version that answers now."""
         return self.get("/version").text
 
+    def running(self, service: str) -> list[str]:
+        """Return the names of the containers of a service that run, without those that run for one command only."""
+        return self.containers(
+            service, "--filter", "status=running", "--filter", "label=com.docker.compose.oneoff=False"
+        )
+
     def uwsgi(self) -> list[str]:
         """Return the names of the uwsgi containers that run."""
-        return self.containers(
-            "uwsgi", "--filter", "status=running", "--filter", "label=com.docker.compose.oneoff=False"
-        )
+        return self.running("uwsgi")
 
     def releases(self) -> list[str]:
         """Return the lines of `make releases`."""
