@@ -26,8 +26,13 @@
 #define LISTEN_FILE "/run/nginx/listen.conf" /* included by site.conf */
 #define DRAIN_FILE "/run/nginx/draining"     /* server/drain.conf checks whether it exists */
 #define MAX_SOCKETS 8
-/* nginx checks for DRAIN_FILE once a second; the other second is for clients to send one more request. */
-static const double drain_seconds = 2;
+#define MAX_REQUESTS 4096
+/* nginx checks for DRAIN_FILE once a second. */
+static const double check_seconds = 1;
+/* After an answer without `Connection: close`, a client may take so long to send its next request. */
+static const double client_seconds = 1;
+/* A drain ends after so long, whatever is being answered; stop_grace_period (compose.yaml) counts on it. */
+static const double drain_seconds = 6;
 static const struct timespec tick = {.tv_nsec = 250000000};
 
 /* Sockets from the pool. If their inodes differ from those in use, nginx-socket was replaced. */
@@ -189,6 +194,73 @@ static void stop_gracefully(pid_t nginx)
         kill(nginx, SIGQUIT);
 }
 
+/* Sockets of this network namespace. Those of clients belong to that of nginx-socket, so the only ones that come and go
+ * here are those to uwsgi-socket: one for each request that Django is answering. */
+struct requests {
+    size_t count;
+    unsigned long inode[MAX_REQUESTS];
+};
+
+static void add_inodes(struct requests *found, const char *table, int column)
+{
+    char line[512];
+    FILE *file = fopen(table, "re");
+    while (file && found->count < MAX_REQUESTS && fgets(line, sizeof line, file)) {
+        const char *field = line + strspn(line, " ");
+        for (int number = 0; number < column; number++) {
+            field += strcspn(field, " ");
+            field += strspn(field, " ");
+        }
+        unsigned long inode = strtoul(field, NULL, 10);
+        if (inode > 0)
+            found->inode[found->count++] = inode;
+    }
+    if (file)
+        fclose(file);
+}
+
+static void find_requests(struct requests *found)
+{
+    found->count = 0;
+    add_inodes(found, "/proc/net/unix", 6);
+    add_inodes(found, "/proc/net/tcp", 9);
+}
+
+/* Leave those requests that are still being answered. Returns true if one is not. */
+static bool some_answered(struct requests *requests)
+{
+    static struct requests now;
+    size_t before = requests->count;
+    find_requests(&now);
+    requests->count = 0;
+    for (size_t number = 0; number < before; number++)
+        for (size_t other = 0; other < now.count; other++)
+            if (requests->inode[number] == now.inode[other]) {
+                requests->inode[requests->count++] = now.inode[other];
+                break;
+            }
+    return requests->count < before;
+}
+
+/* Returns whether nginx can be told to end, `began` being the time at which the drain did. nginx decides on
+ * `Connection: close` when a request begins, so those that began before the drain are answered without it. Its clients
+ * count on their connections, which nginx closes when it is told to end: each gets time to send one more request. */
+static bool drained(double began)
+{
+    static struct requests early;
+    static double last_answer;
+    double now = seconds();
+    if (now < began + check_seconds)
+        return false;
+    if (last_answer == 0) {
+        last_answer = began + check_seconds;
+        find_requests(&early);
+    } else if (some_answered(&early)) {
+        last_answer = now;
+    }
+    return now >= last_answer + client_seconds || now >= began + drain_seconds;
+}
+
 /* Compare the sockets in use with those of nginx-socket. If they differ, start nginx on the new ones. */
 static void follow_pool(struct sockets *used, pid_t *nginx)
 {
@@ -248,7 +320,7 @@ int main(void)
     struct sockets used = {0};
     pid_t nginx = 0;
     bool stopping = false;
-    double drain_end = 0; /* 0: no drain */
+    double drain_began = 0; /* 0: no drain */
     for (;;) {
         if (!stopping)
             follow_pool(&used, &nginx);
@@ -259,18 +331,18 @@ int main(void)
                 int file = open(DRAIN_FILE, O_CREAT | O_CLOEXEC, 0600);
                 if (file == -1)
                     say("cannot drain, so idle connections will be cut: " DRAIN_FILE ": %s", strerror(errno));
-                drain_end = seconds() + drain_seconds;
+                drain_began = seconds();
             }
         } else if (signal == SIGINT) {
             stopping = true;
-            drain_end = 0;
+            drain_began = 0;
             if (nginx)
                 kill(nginx, SIGTERM);
         } else if ((signal == SIGHUP || signal == SIGUSR1) && nginx) {
             kill(nginx, signal);
         }
-        if (drain_end > 0 && seconds() >= drain_end) {
-            drain_end = 0;
+        if (drain_began > 0 && drained(drain_began)) {
+            drain_began = 0;
             stop_gracefully(nginx);
         }
         bool children_left = reap(&nginx, stopping);

@@ -53,6 +53,22 @@ def test_a_changed_limit_taken_in_by_compose_loses_nothing(
     assert sent.lost() == []
 
 
+@pytest.mark.slow_on_tcp
+def test_a_client_answered_just_before_nginx_ends_gets_its_next_answer(disposable_stack: Stack) -> None:
+    """Its request began before the drain, so the answer does not tell it to open another connection."""
+    stack = disposable_stack
+    with socket.create_connection(stack.address(), timeout=30) as client:
+        client.sendall(b"GET /sleep/2600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.7)  # under way
+        stack.exec("nginx", "sh", "-c", "kill -QUIT 1")
+        assert b"Connection: keep-alive" in client.recv(4096)
+        # Without an eye on such requests, nginx would have ended 2 s after the signal, within this pause.
+        time.sleep(0.6)
+        client.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"Connection: close" in client.recv(4096)
+    wait_until(stack.serves, "served again", 30)
+
+
 @pytest.mark.slow
 @pytest.mark.one_transport
 def test_without_the_drain_the_same_restarts_lose_some(changed_stack: Callable[[str], Stack]) -> None:
