@@ -24,6 +24,7 @@ from tests.support.breaks import BREAKS, WRONG, Break, add_migration, put_back
 from tests.support.site import Site
 from tests.support.stack import ROOT, processes_of, run, wait_until
 from tools.load import Load
+from tools.walk import walk
 
 PAGE = ROOT / "docs/measured/proof.md"
 TRANSPORTS = ("tcp", "unix-socket")
@@ -188,6 +189,13 @@ def changes(site: Site, count: int) -> list[Row]:
     ]
 
 
+def in_any_order(site: Site, steps: int) -> Row:
+    """Type verbs in an order that no one planned. The seed, which is shown, repeats it."""
+    seed = int(time.time())
+    event = f"{steps} verbs in random order, a third of them killed (seed {seed})"
+    return measured(site, event, 0, lambda: walk(site, steps, seed))
+
+
 def without_drain(site: Site) -> Row:
     """Restart nginx as above, but without its drain: the control of the rows above."""
     plain = site.environment["COMPOSE_FILE"]
@@ -340,6 +348,7 @@ def prove(folder: Path, transport: str, releases: int, least: int) -> list[Row |
                 for broken in BREAKS
             ),
             *changes(site, releases),
+            in_any_order(site, releases),
             without_drain(site),
             *faults(site),
             gap(site, "nginx-socket"),

@@ -50,10 +50,10 @@ class Site(Checkout):
         with (self.folder / "app/probe" / file).open("a") as source:
             source.write(f"\n{text}\n")
 
-    def under_way(self, verb: str) -> subprocess.Popen[str]:
+    def under_way(self, *verb: str) -> subprocess.Popen[str]:
         """Return a verb under way, in a process group of its own."""
         return subprocess.Popen(
-            ["make", verb],
+            ["make", *verb],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
