@@ -21,7 +21,7 @@ from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
 from ops.stack import Container
 from ops.state import State
-from ops.wanted import UNKNOWN, Wanted, image_of, look, pool_is_moved, takes_port
+from ops.wanted import UNKNOWN, Wanted, image_of, look, not_taken_in, pool_is_moved, takes_port
 
 # What migrations may take
 RELEASE_SECONDS = 1800
@@ -56,6 +56,12 @@ def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[Sta
     """
     config = stack.config(files)
     preflight.check(config)
+    if not everything and (changed := not_taken_in(config, before)):
+        # Otherwise nginx and uWSGI could have different limits, hosts and timeouts.
+        raise Stop(
+            f"Settings of {', '.join(changed)} have changed since the last `make up`, in .env or in a file that is "
+            "mounted. To deploy the project and take them in, type: make up"
+        )
     releases.remember()
     containers = stack.containers()
     try:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from ops import stack, state, trace
+from ops import stack, state, trace, wanted
 from ops.console import ROOT, Stop, quiet
-from ops.needs import BREAKS, LEVELS, UNSAFE
+from ops.needs import BREAKS, COULD, LEVELS, UNSAFE
 from ops.stack import Container
 
 SECONDS = 10
@@ -116,6 +116,8 @@ def look() -> tuple[str, list[tuple[str, str]]]:
     app = Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
     if report.get("empty") and (left := left_behind(app)):
         findings.append((UNSAFE, f"the database is empty, and {left} is not: make bring-database FROM={left}"))
+    if changed := wanted.not_taken_in(config, state.current()):
+        findings.append((COULD, f"settings of {', '.join(changed)} have changed since the last `make up`: make up"))
     result = f"{answer.status}{answer.title}" if answer.status else answer.problem
     path = urlsplit(answer.url).path or "/"
     return f"GET {path} as {site.host}: {result}", sorted(findings, key=lambda finding: LEVELS.index(finding[0]))

@@ -95,6 +95,15 @@ def digest(config: dict[str, Any], service: str) -> str:
     )
 
 
+def not_taken_in(config: dict[str, Any], before: State) -> list[str]:
+    """Return the services whose settings, or files that they mount, have changed since the last `make up`.
+
+    Not uwsgi, whose containers each verb starts with the settings of its time.
+    """
+    known = {name: before.digests[name] for name in config["services"] if name in before.digests and name != "uwsgi"}
+    return [name for name, old in known.items() if digest(config, name) != old]
+
+
 def pool_is_moved(config: dict[str, Any], running: Sequence[Container]) -> bool:
     """Return whether the pool that new uwsgi containers mount is not the volume that those which serve mount."""
     mounts = {mount["target"]: mount.get("source", "") for mount in config["services"]["uwsgi"].get("volumes", [])}

@@ -191,6 +191,18 @@ def test_make_deploy_takes_the_same_steps_and_leaves_other_services_alone(steps:
     assert not {"nginx -t", "launch", "start nginx", "retire nginx"} & {*steps}
 
 
+def test_make_deploy_is_refused_while_others_have_new_settings(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQUEST_SECONDS, for example, is read by nginx and by uWSGI: nginx would give up first."""
+    config = {"services": {"nginx": {"environment": {"REQUEST_SECONDS": "60"}}, "uwsgi": {}}}
+    monkeypatch.setattr(stack, "config", lambda _: config)
+    before = State(TCP, "tcp", digests={"nginx": "a-b", "uwsgi": "a-b"})
+    with pytest.raises(console.Stop, match=r"Settings of nginx have changed since the last `make up`.* type: make up"):
+        deploy.bring(TCP, before, everything=False)
+    assert steps == ["preflight"]
+    same = dataclasses.replace(before, digests={"nginx": digest_of(config), "uwsgi": "a-b"})
+    assert wanted_module.not_taken_in(config, same) == []
+
+
 def test_a_change_of_transport_replaces_the_inner_socket_as_well(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")
     running(monkeypatch, *map(container, services))
