@@ -101,6 +101,8 @@ def test_a_plain_startproject(shape: Shape) -> None:
     app = shape.start_project("Django", "django-admin", "startproject", "shop")
     # As Windows PowerShell writes the output of pip freeze
     (app / "requirements.txt").write_text("Django\n", encoding="utf-16")
+    # Nothing imports it, so it stops nothing.
+    (app / "old.py").write_text("print 'Python 2'\n")
     login = shape.first_answer("/admin/login/")
     assert login.status_code == 200
     assert shape.stylesheet(login.text).headers["Content-Type"].startswith("text/css")

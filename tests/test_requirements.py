@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from uwsgi.build import requirements
@@ -47,3 +49,27 @@ def test_folders(entry: str) -> None:
 )
 def test_what_pip_can_install_without_the_project(entry: str) -> None:
     assert not requirements.is_folder(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "copied"),
+    [
+        ("requirements.txt", "django\n", False),
+        ("requirements.txt", "django\n-e .\n", True),
+        ("requirements/base.txt", "./libs/tax\n", True),
+        ("uv.lock", "", True),
+    ],
+)
+def test_a_change_of_code_installs_nothing_again_unless_the_project_itself_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, copied: bool
+) -> None:
+    """The step that installs folders of the project sees a copy of it: an empty one stays the same."""
+    for folder in ("FILES", "PROJECT", "FOLDERS"):
+        monkeypatch.setattr(requirements, folder, tmp_path / folder)
+    file = tmp_path / "FILES" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    (tmp_path / "PROJECT").mkdir()
+    (tmp_path / "PROJECT/manage.py").touch()
+    requirements.copy_folders(file)
+    assert [path.name for path in (tmp_path / "FOLDERS").iterdir()] == ["manage.py"] * copied

@@ -7,6 +7,7 @@ a second step, so that a change of code does not install everything again.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 # The files that say what to install, without the rest of the project
 FILES = Path("/build")
 PROJECT = Path("/app")
+# The project, if a folder of it is among what it installs
+FOLDERS = Path("/folders")
 EXPORTERS = Path("/opt/exporters")
 PIP = [sys.executable, "-m", "pip", "--python", "/venv/bin/python", "install"]
 UV = ["uv", "export", "--quiet", "--frozen", "--no-header", "--no-annotate", "--emit-index-url"]
@@ -96,6 +99,18 @@ def run(words: Sequence[str], folder: Path = FILES) -> None:
         sys.exit(code)
 
 
+def copy_folders(file: Path) -> None:
+    """Copy the project for the step `folders`, unless its requirements name no folder of it.
+
+    Without such a folder that step depends on nothing that a change of code changes, and is not run again.
+    """
+    FOLDERS.mkdir()
+    texts = [each.read_text(errors="surrogateescape") for each in FILES.rglob("*.txt")]
+    # What is in a lock is known once it is exported.
+    if file.suffix != ".txt" or any(is_folder(entry) for text in texts for entry in entries(text)):
+        shutil.copytree(PROJECT, FOLDERS, symlinks=True, dirs_exist_ok=True)
+
+
 def packages(file: Path) -> None:
     """Install all that does not come from a folder of the project."""
     if file.suffix == ".txt":
@@ -143,5 +158,5 @@ def working_folder(file: Path) -> Path:
 
 
 if __name__ == "__main__":
-    steps = {"packages": packages, "folders": folders, "development": development}
+    steps = {"copy-folders": copy_folders, "packages": packages, "folders": folders, "development": development}
     steps[sys.argv[1]](FILES / Path("/layout/requirements").read_text())
