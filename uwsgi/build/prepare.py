@@ -40,6 +40,8 @@ DEFAULTS = {
     "DJANGO_DEBUG": "0",
     "DJANGO_HTTPS": "0",
 }
+# What layout.py has found, unless .env names it; empty there means not named.
+FOUND = ("UWSGI_MODULE", "DJANGO_SETTINGS_MODULE")
 # Never part of the image, whatever the project's own .dockerignore leaves in. A certificate is not a secret, a key is.
 SECRET = (".git", ".env*", ".envs", "*.sqlite3*", ".venv", "venv", "id_rsa", "id_ed25519")
 KEYS = ("*.pem", "*.key")
@@ -51,7 +53,8 @@ def load_variables() -> None:
     """Load the variables that the container will have, as Compose has read them (ops/stack.py)."""
     given = ENVIRONMENT.read_text() if ENVIRONMENT.exists() else ""
     variables = {**DEFAULTS, **json.loads(given or "{}")}
-    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    unset = {name for name, value in variables.items() if value is None or (name in FOUND and not value)}
+    os.environ.update({name: value for name, value in variables.items() if name not in unset})
     # A throwaway key: the real one is not available here, and nothing that collectstatic writes depends on it.
     key = Path(tempfile.mkdtemp()) / "key"
     key.write_text(secrets.token_urlsafe(48))

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from migrate import BACKUP, copied
 
@@ -39,7 +40,7 @@ def media(*, replace: bool) -> None:
     """Unpack uploads. Ends the process if some are there already and may not be replaced."""
     kept = BACKUP / datetime.now(UTC).strftime("media-%Y%m%d-%H%M%S-%f")
     # Python 3.11.2, which Debian 12 has, does not know this filter; the archive is the one that ops/bring.py has made.
-    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     count = 0
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         for member in archive:
