@@ -183,7 +183,8 @@ def required_variables(tree: ast.Module) -> list[tuple[str, int]]:
             wanted = asked in ("os.environ", "environ")
         elif isinstance(node, ast.Call):
             asked, arguments = ast.unparse(node.func), [*node.args, *(keyword.value for keyword in node.keywords)]
-            wanted = len(arguments) == 1 and asked.partition(".")[0] in ("env", "config")
+            # env.cache(default="locmem://") names no variable.
+            wanted = len(arguments) == len(node.args) == 1 and asked.partition(".")[0] in ("env", "config")
         else:
             continue
         if wanted and isinstance(arguments[0], ast.Constant) and isinstance(name := arguments[0].value, str):
