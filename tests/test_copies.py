@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.stack import ROOT, run
+from tests.support.django import python
+from tests.support.stack import ROOT
 
-UV = Path(sys.executable).with_name("uv")
 # As SpatiaLite's and others': an engine whose name does not end in sqlite3
 ENGINE = "from django.db.backends.sqlite3.base import *\n"
 SETTINGS = """
@@ -47,17 +46,6 @@ def project(tmp_path: Path) -> Path:
     with closing(sqlite3.connect(folder / "shop.db")) as database:
         database.execute("CREATE TABLE orders (id INTEGER)")
     return folder
-
-
-def python(project: Path, *arguments: str) -> str:
-    """Return what Python prints in a project, with Django installed. Fails if it fails."""
-    done = run(
-        *(str(UV), "run", "--quiet", "--no-project", "--with", "Django~=5.2.0", "python", *arguments),
-        cwd=project,
-        environment={"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("option", [[], ["--copy"]])
