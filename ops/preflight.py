@@ -100,7 +100,7 @@ def project_problems(app: Path, module: str = "", settings: str = "", *, image: 
         parts = layout.find(app, module, settings)
     except layout.Unclear as unclear:
         return [f"{shown}/ {unclear}"]
-    found = needs.python_findings(app, parts, image)
+    found = [*needs.left_out_findings(app, parts), *needs.python_findings(app, parts, image)]
     return [f"{app / finding.place} {finding.text}" for finding in found if finding.level == needs.BREAKS]
 
 
