@@ -84,7 +84,7 @@ def left_out_findings(app: Path, parts: Layout) -> list[Finding]:
 
     Some name what is let in, after a line `*`: they do not know of apt-packages.txt.
     """
-    links = [name for name in sorted(app.iterdir()) if name.is_symlink() and str(name.readlink()).startswith("/data")]
+    links = [name for name in sorted(app.iterdir()) if name.is_symlink() and name.readlink().is_relative_to("/data")]
     needed = [parts.manage / "manage.py", parts.requirements, Path("apt-packages.txt")]
     files = [file for file in needed if (app / file).is_file()] + [link.relative_to(app) for link in links]
     patterns = layout.text_of(app / ".dockerignore").splitlines()
