@@ -111,6 +111,7 @@ def findings(
             if setting.name == name and setting.always and re.match(wrong, ast.unparse(setting.value))
         ),
         *no_hosts(last),
+        *no_key(last, variables),
         *without_gdal(app, last),
         *hashed_without_a_root(found),
         *(Finding(COULD, "settings", text) for name, text in ABSENT.items() if trees and name not in last),
@@ -121,6 +122,7 @@ def findings(
             if name not in variables | preflight.SET_BY_THE_STACK
         ),
         *chosen_settings(app, parts),
+        *needs.left_out_findings(app, parts),
         *needs.requirement_findings(app, parts),
         *needs.python_findings(app, parts, image),
     ]
@@ -183,7 +185,8 @@ def required_variables(tree: ast.Module) -> list[tuple[str, int]]:
             wanted = asked in ("os.environ", "environ")
         elif isinstance(node, ast.Call):
             asked, arguments = ast.unparse(node.func), [*node.args, *(keyword.value for keyword in node.keywords)]
-            wanted = len(arguments) == 1 and asked.partition(".")[0] in ("env", "config")
+            # env.cache(default="locmem://") names no variable.
+            wanted = len(arguments) == len(node.args) == 1 and asked.partition(".")[0] in ("env", "config")
         else:
             continue
         if wanted and isinstance(arguments[0], ast.Constant) and isinstance(name := arguments[0].value, str):
@@ -226,6 +229,16 @@ def no_hosts(last: dict[str, Setting]) -> list[Finding]:
     if not hosts or ast.unparse(hosts.value) not in ("[]", "()") or (debug and ast.unparse(debug.value) == "True"):
         return []
     return [Finding(BREAKS, hosts.place, f"with DEBUG off no one is answered: ALLOWED_HOSTS = {FROM_HOSTS}")]
+
+
+def no_key(last: dict[str, Setting], variables: AbstractSet[str]) -> list[Finding]:
+    """Return that Django does not start: the key comes from a variable that is not set, and has no default."""
+    key = last.get("SECRET_KEY")
+    read = r"os\.(?:environ\.get|getenv)\('(\w+)'(?:, (?:None|''))?\)(?: or None)?"
+    asked = re.fullmatch(read, ast.unparse(key.value)) if key else None
+    if not key or not asked or asked[1] in variables | preflight.SET_BY_THE_STACK:
+        return []
+    return [Finding(BREAKS, key.place, f"needs {asked[1]}. In project.env: {asked[1]}=...")]
 
 
 def without_gdal(app: Path, last: dict[str, Setting]) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,34 @@ def packages(app: Path, file: Path) -> dict[str, str]:
             # psycopg[c] is psycopg-c.
             found["-".join(filter(None, (named[1].lower(), named[2])))] = f"{file}:{number}"
     return found
+
+
+def left_out_findings(app: Path, parts: Layout) -> list[Finding]:
+    """Return what the project's own .dockerignore keeps from the build, though the build needs it.
+
+    Some name what is let in, after a line `*`: they do not know of apt-packages.txt.
+    """
+    links = [name for name in sorted(app.iterdir()) if name.is_symlink() and name.readlink().is_relative_to("/data")]
+    needed = [parts.manage / "manage.py", parts.requirements, Path("apt-packages.txt")]
+    files = [file for file in needed if (app / file).is_file()] + [link.relative_to(app) for link in links]
+    patterns = layout.text_of(app / ".dockerignore").splitlines()
+    return [
+        Finding(BREAKS, ".dockerignore", f"keeps {file} from the build. Add a line at its end: !{file}")
+        for file in files
+        if ignored(str(file), patterns)
+    ]
+
+
+def ignored(path: str, patterns: Sequence[str]) -> bool:
+    """Return whether a .dockerignore leaves out a path: its last line that matches it, or a parent, counts."""
+    out = False
+    for line in map(str.strip, patterns):
+        pattern = re.escape(line.removeprefix("!").strip().removeprefix("./").strip("/"))
+        for wildcard, meaning in ((r"\*\*/", "(?:.*/)?"), (r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
+            pattern = pattern.replace(wildcard, meaning)
+        if line and not line.startswith("#") and re.fullmatch(f"{pattern}(?:/.*)?", path):
+            out = not line.startswith("!")
+    return out
 
 
 def python_findings(app: Path, parts: Layout, image: str) -> list[Finding]:

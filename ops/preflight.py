@@ -23,7 +23,8 @@ PACKAGE = re.compile(r"(build: *)?[a-z0-9][a-z0-9+.-]+")
 # A line of .env or project.env
 ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
 COMMANDS = ("BUILD_COMMAND", "RELEASE_COMMAND")
-# The environment of service uwsgi in compose.yaml, and what the image sets: these win over project.env.
+# The environment of services uwsgi and release in the compose files, and what the image sets: these win over
+# project.env.
 SET_BY_THE_STACK = {
     "DATABASE_URL",
     "DJANGO_ALLOWED_HOSTS",
@@ -31,21 +32,28 @@ SET_BY_THE_STACK = {
     "DJANGO_HTTPS",
     "DJANGO_SECRET_KEY_FILE",
     "DJANGO_SETTINGS_MODULE",
+    "PROJECT_MODULE",
+    "RELEASE_COMMAND",
     "STATIC_ROOT",
+    "TRANSPORT",
     "UWSGI_HARAKIRI",
     "UWSGI_MODULE",
     "UWSGI_PROCESSES",
     "UWSGI_THREADS",
 }
+# Those of them that .env cannot set either
+NOT_IN_ENV = {"DJANGO_SECRET_KEY_FILE", "PROJECT_MODULE", "STATIC_ROOT", "TRANSPORT", "UWSGI_HARAKIRI"}
 EVERY_ADDRESS = ("0.0.0.0", "::")
 # Where a listener on every address can be reached from this machine
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 UNPRIVILEGED = "net.ipv4.ip_unprivileged_port_start"
+MOVE_IT = "Move the line to .env"
 RATE = "[1-9][0-9]{0,8}r/[sm]"
 # Of each setting: what it must look like (several are separated by commas), in words, and an example
 FORMS = {
-    "UWSGI_PROCESSES": ("0*[1-9][0-9]*", "a number from 1", "2"),
-    "UWSGI_THREADS": ("0*[1-9][0-9]*", "a number from 1", "1"),
+    # No zero before it: uwsgi.ini compares UWSGI_THREADS with 1 as text.
+    "UWSGI_PROCESSES": ("[1-9][0-9]{0,3}", "a number from 1", "2"),
+    "UWSGI_THREADS": ("[1-9][0-9]{0,3}", "a number from 1", "1"),
     "NGINX_REQUEST_RATE": (RATE, "a rate", "50r/s"),
     "NGINX_LOGIN_RATE": (RATE, "a rate", "10r/m"),
     "NGINX_GZIP": ("on|off", "on or off", "on"),
@@ -92,14 +100,15 @@ def project_problems(app: Path, module: str = "", settings: str = "", *, image: 
         parts = layout.find(app, module, settings)
     except layout.Unclear as unclear:
         return [f"{shown}/ {unclear}"]
-    found = needs.python_findings(app, parts, image)
+    found = [*needs.left_out_findings(app, parts), *needs.python_findings(app, parts, image)]
     return [f"{app / finding.place} {finding.text}" for finding in found if finding.level == needs.BREAKS]
 
 
 def variable_problems(file: str, names: AbstractSet[str]) -> list[str]:
     """Return the variables of project.env that would have no effect, or one on uWSGI."""
     return [
-        f"{file} sets {name}, which the stack itself sets for every project. Move the line to .env"
+        f"{file} sets {name}, which the stack itself sets for every project. "
+        + ("Remove the line; if it is meant for your project, rename it" if name in NOT_IN_ENV else MOVE_IT)
         for name in sorted(names & SET_BY_THE_STACK)
     ] + [
         f"{file} sets {name}: uWSGI takes every name that begins with UWSGI_ for an option of its own. "

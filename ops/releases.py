@@ -21,9 +21,11 @@ def repository() -> str:
 
 
 def new_name() -> str:
-    """Return a tag for a release that is made now: UTC time, and the git revision where there is one."""
-    revision = quiet(["git", "rev-parse", "--short", "HEAD"])
-    changed = "-changed" if revision and quiet(["git", "status", "--porcelain"]) else ""
+    """Return a tag for a release that is made now: UTC time, and the project's git revision where there is one."""
+    # PROJECT_DIR may be a repository of its own, or none.
+    git = ["git", "-C", str(stack.settings().folder())]
+    revision = quiet([*git, "rev-parse", "--short", "HEAD"])
+    changed = "-changed" if revision and quiet([*git, "status", "--porcelain"]) else ""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + (f"-{revision}{changed}" if revision else "")
 
 

@@ -69,6 +69,8 @@ def test_our_own_projects_need_no_change(folder: str) -> None:
         ('MEDIA_ROOT = "/var/media"', "not copied", "could"),
         ('MAIL = os.environ["MAIL_HOST"]', "In project.env: MAIL_HOST=...", "breaks"),
         ('MAIL = env("MAIL_HOST")', "In project.env: MAIL_HOST=...", "breaks"),
+        ('SECRET_KEY = os.environ.get("KEY") or None', "needs KEY. In project.env: KEY=...", "breaks"),
+        ('SECRET_KEY = os.getenv("KEY", "")', "needs KEY. In project.env: KEY=...", "breaks"),
         ('MAIL = config("MAIL_HOST", cast=str) + env.str("OTHER")', "In project.env: OTHER=...", "breaks"),
         (
             'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db"}}',
@@ -106,10 +108,14 @@ def test_each_trap_is_named_with_its_line(tmp_path: Path, line: str, text: str, 
         'MAIL = os.environ.get("MAIL_HOST")',
         'MAIL = env("MAIL_HOST", default="")',
         'MAIL = env.str("MAIL_HOST", "localhost")',
+        # As django-oscar's sandbox has it: not a name
+        'CACHES = {"default": env.cache(default="locmemcache://")}',
         'env = environ.Env(MAIL_HOST=(str, ""))\nMAIL = env("MAIL_HOST")',
         'if "MAIL_HOST" in os.environ:\n    MAIL = os.environ["MAIL_HOST"]',
         'HTTPS = env("DJANGO_HTTPS")',
         'OWN = os.environ["OF_PROJECT_ENV"]',
+        'SECRET_KEY = os.environ.get("OF_PROJECT_ENV")',
+        'SECRET_KEY = os.environ.get("KEY") or secrets.token_hex()',
         'DEBUG = True\nDEBUG = os.environ.get("DJANGO_DEBUG") == "1"',
         'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
         'LOGGING = {"handlers": {"f": {"class": "logging.handlers.RotatingFileHandler", "filename": "/data/log/x"}}}',
@@ -253,3 +259,28 @@ def test_make_adopt_says_what_to_do(tmp_path: Path) -> None:
     (checkout.folder / "app/config/settings.py").write_text("if:\n")
     checkout.environment["DJANGO_SETTINGS_MODULE"] = "config.settings"
     assert "config/settings.py\n        line 1: invalid syntax" in checkout.make("adopt").stdout
+
+
+# As linkding's: everything is left out but what is named
+ONLY = "# Ignore everything\n*\n\n!/shop\n!/manage.py\n!requirements.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "left_out"),
+    [
+        ("", []),
+        ("*.pyc\n**/__pycache__\nrequirements-dev.txt\nmanage.pyc\n", []),
+        (ONLY, ["apt-packages.txt", "data"]),
+        (f"{ONLY}!apt-packages.txt\n!/data/\n", []),
+        ("**/*.txt\n", ["apt-packages.txt", "requirements.txt"]),
+        ("!*.txt\n./manage.p?\n", ["manage.py"]),
+    ],
+)
+def test_what_the_projects_dockerignore_keeps_from_the_build(tmp_path: Path, lines: str, left_out: list[str]) -> None:
+    """The build would miss it without a word, since it is there."""
+    app = project(tmp_path, GOOD)
+    (app / "apt-packages.txt").write_text("libpq5\n")
+    (app / "data").symlink_to("/data")
+    (app / ".dockerignore").write_text(lines)
+    texts = [text for place, text, level in said(app) if (place, level) == (".dockerignore", "breaks")]
+    assert sorted(text.rpartition("!")[2] for text in texts) == left_out

@@ -204,10 +204,15 @@ def test_a_failed_build_shows_the_end_of_the_step_that_failed() -> None:
     assert ops_stack.failed_step("no builder\n") == "no builder"
 
 
-@pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5"])
+@pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5", "02"])
 def test_number_of_workers(config: dict[str, Any], processes: str) -> None:
     said = refusal(config, UWSGI_PROCESSES=processes)
     assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
+
+
+def test_number_of_threads(config: dict[str, Any]) -> None:
+    """uwsgi.ini compares it as text: with 01, requests whose body no one reads would be cut off."""
+    assert "UWSGI_THREADS has '01', not a number from 1" in refusal(config, UWSGI_THREADS="01")
 
 
 @pytest.mark.parametrize("hosts", ["*", "https://example.com", "example.com:8080", "a b", "a, b", "a;b"])
@@ -237,10 +242,11 @@ def test_apt_packages(config: dict[str, Any], line: str) -> None:
 
 
 def test_variables_of_the_stack_in_project_env(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
-    names = frozenset({"DATABASE_URL", "UWSGI_INI", "OWN"})
+    names = frozenset({"DATABASE_URL", "TRANSPORT", "UWSGI_INI", "OWN"})
     monkeypatch.setattr(ops_stack, "settings", lambda: ops_stack.Settings(variables=names))
     said = refusal(config)
     assert "project.env sets DATABASE_URL, which the stack itself sets for every project. Move the line to .env" in said
+    assert "project.env sets TRANSPORT, which the stack itself sets for every project. Remove the line" in said
     assert "project.env sets UWSGI_INI: uWSGI takes every name that begins with UWSGI_ for an option" in said
     assert "OWN" not in said
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.stack import run
 from uwsgi.build import layout
 
 MANAGE = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{}")\n'
@@ -111,3 +113,47 @@ def test_several_requirements_of_equal_rank_are_not_chosen_from(tmp_path: Path) 
     app = project(tmp_path, "manage.py", *SHOP, "requirements/live.txt", "requirements/local.txt")
     with pytest.raises(layout.Unclear, match=r"Write requirements.txt with one line: -r requirements/"):
         layout.find(app)
+
+
+@pytest.mark.parametrize(
+    ("given", "started"),
+    [({}, "shop.wsgi:application"), ({"UWSGI_MODULE": ""}, "shop.wsgi:application"), ({"UWSGI_MODULE": "own"}, "own")],
+)
+def test_an_empty_name_in_env_is_none(tmp_path: Path, given: dict[str, str], started: str) -> None:
+    """Compose passes an empty UWSGI_MODULE= on as it is."""
+    layout.write(layout.find(project(tmp_path / "app", "manage.py", *SHOP, "requirements.txt")), tmp_path / "image")
+    code = "import os, site, sys; site.addsitedir(sys.argv[1]); print(os.environ['UWSGI_MODULE'])"
+    done = run(sys.executable, "-c", code, str(tmp_path / "image"), environment=given)
+    assert (done.stdout.strip(), done.stderr) == (started, "")
+
+
+DOTENV = "from dotenv import load_dotenv\nload_dotenv()\nfrom django.core.management import execute_from_command_line\n"
+
+
+def expecting(folder: Path, *names: str, manage: str = DOTENV) -> Path:
+    """Write a project that expects DJANGO_SETTINGS_MODULE in the environment, as babybuddy does."""
+    app = project(folder, "manage.py", "shop/wsgi.py", "requirements.txt", *names)
+    (app / "manage.py").write_text(manage)
+    return app
+
+
+def test_settings_that_are_named_nowhere_are_proposed(tmp_path: Path) -> None:
+    names = ("shop/settings/__init__.py", "shop/settings/base.py", "shop/settings/production.py")
+    with pytest.raises(layout.Unclear) as raised:
+        layout.find(expecting(tmp_path, *names))
+    assert str(raised.value).endswith("in .env: DJANGO_SETTINGS_MODULE=shop.settings.base or shop.settings.production")
+    named = layout.find(tmp_path, settings="shop.settings.base")
+    assert named.settings == "shop.settings.base"
+
+
+@pytest.mark.parametrize(
+    ("manage", "found"),
+    [
+        (DOTENV, "shop.settings"),
+        # Chosen by the project's own code
+        ("from shop.cli import main\nmain()\n", ""),
+        ("settings.configure()\n", ""),
+    ],
+)
+def test_the_only_settings_are_taken(tmp_path: Path, manage: str, found: str) -> None:
+    assert layout.find(expecting(tmp_path, "shop/settings.py", "shop/cli.py", manage=manage)).settings == found

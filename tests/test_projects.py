@@ -268,11 +268,31 @@ class PrivateIndex(SimpleHTTPRequestHandler):
             self.end_headers()
 
 
+def repository(bare: Path) -> None:
+    """Make a repository of a package, as a web server serves it."""
+    work = bare.with_suffix("")
+    work.mkdir()
+    (work / "pyproject.toml").write_text(
+        '[project]\nname = "shelf"\nversion = "1"\n[tool.setuptools]\npy-modules = ["shelf"]\n'
+    )
+    (work / "shelf.py").write_text("")
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    for words in (
+        ("init", "--quiet"),
+        ("add", "."),
+        (*author, "commit", "--quiet", "--message", "First"),
+        ("clone", "--quiet", "--bare", ".", str(bare)),
+        ("--git-dir", str(bare), "update-server-info"),
+    ):
+        assert run("git", *words, cwd=work).returncode == 0
+
+
 @pytest.fixture
 def private_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address, as a build reaches it, of an index that has the package `tally`."""
+    """The address, as a build reaches it, of an index that has the package `tally`, and the repository `shelf`."""
     folder = tmp_path_factory.mktemp("index")
     wheel(folder / "tally/tally-1-py3-none-any.whl")
+    repository(folder / "shelf.git")
     gateway = run("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").stdout
     server = ThreadingHTTPServer((gateway.strip(), 0), functools.partial(PrivateIndex, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -281,14 +301,16 @@ def private_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_private_index_with_a_password(shape: Shape, private_index: str) -> None:
+def test_a_private_index_and_a_private_repository_with_a_password(shape: Shape, private_index: str) -> None:
     app = Path(shutil.copytree(ROOT / "tests/probe", shape.folder / "app"))
     host = private_index.split("/")[2].partition(":")[0]
-    (app / "requirements.txt").write_text(f"--trusted-host {host}\nDjango~=6.1.0\ntally\n")
+    (app / "requirements.txt").write_text(
+        f"--trusted-host {host}\nDjango~=6.1.0\ntally\nshelf @ git+{private_index}shelf.git\n"
+    )
     netrc = shape.folder / "netrc"
     netrc.write_text(f"machine {host} login ada password lovelace\n")
     assert shape.first_answer("/version", PIP_EXTRA_INDEX_URL=private_index, NETRC=str(netrc)).text == "first"
-    assert shape.exec("python", "-c", "import tally; print(tally.__name__)") == "tally\n"
+    assert shape.exec("python", "-c", "import shelf, tally; print(tally.__name__)") == "tally\n"
     history = run("docker", "image", "history", "--no-trunc", f"{shape.project}-uwsgi:latest").stdout
     assert "lovelace" not in history
 
@@ -301,6 +323,11 @@ def test_the_python_of_another_debian(shape: Shape) -> None:
     assert "In .env: PYTHON_IMAGE=debian:bookworm-slim" in shape.make("adopt").stdout
     assert shape.first_answer("/admin/login/", PYTHON_IMAGE="debian:bookworm-slim").status_code == 200
     assert shape.exec("python", "--version").startswith("Python 3.11.")
+    # Its tarfile is older than the argument that keeps an archive within its folder.
+    (shape.folder / "uploads").mkdir()
+    (shape.folder / "uploads/dog.txt").write_text("a dog")
+    assert "1 files copied" in shape.made("bring-media", "FROM=uploads")
+    assert shape.get("/media/dog.txt").text == "a dog"
 
 
 @pytest.mark.slow

@@ -80,7 +80,23 @@ def test_settings_of_the_sample_alone_are_documented() -> None:
 
 
 def test_preflight_knows_what_the_stack_sets_for_every_project() -> None:
-    assert {*base()["uwsgi"]["environment"], "STATIC_ROOT"} == preflight.SET_BY_THE_STACK
+    """What any compose file of a transport, or of a service that runs the project, sets; and what the image does."""
+    set_by_compose = {
+        name
+        for file in (ROOT / "compose.yaml", *map(ROOT.joinpath, stack.TRANSPORTS.values()))
+        for service in ("uwsgi", "release")
+        for name in yaml.safe_load(file.read_text())["services"].get(service, {}).get("environment", {})
+    }
+    assert "TRANSPORT" in set_by_compose
+    assert {*set_by_compose, "STATIC_ROOT", "PROJECT_MODULE"} == preflight.SET_BY_THE_STACK
+    # Only what .env can set may be moved there.
+    assert preflight.SET_BY_THE_STACK - settings_of_env() == preflight.NOT_IN_ENV
+
+
+def settings_of_env() -> set[str]:
+    """Return every name that the compose files take from .env."""
+    passed_on = {name for name, value in base()["uwsgi"]["environment"].items() if value is None}
+    return {*defaults(), *passed_on}
 
 
 def seconds(duration: str) -> int:

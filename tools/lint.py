@@ -20,6 +20,9 @@ SAMPLE = (ROOT / "app/home/stack.py").is_file()
 FOREIGN = ("tests/projects/",)
 TABLE = "CONTRIBUTING.md"
 WORDLESS = (TABLE, "LICENSE", *FOREIGN)
+# The glob of git leaves out folders below docs/: what is in docs/measured/ is mostly printed by programs.
+PAGES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", ":(glob)docs/*.md")
+WIDTH = 120
 IGNORED = "words: ignore"
 
 
@@ -50,6 +53,7 @@ def checks() -> dict[str, Check]:
         "yamllint": program("yamllint", "--strict", *listed("*.yaml", "*.yml")),
         "actionlint": program("actionlint", "-shellcheck", f"{BIN}/shellcheck", *listed(".github/workflows/*.yml")),
         "whitespace": whitespace,
+        "long lines": long_lines,
         "words": words,
     }
     return found
@@ -107,6 +111,16 @@ def bad_whitespace(text: str) -> Iterator[tuple[int, str]]:
             yield number, "has spaces at its end"
     if text and (lines[-1] or lines[-2:] == ["", ""]):
         yield len(lines), "the file does not end with exactly one line feed"
+
+
+def long_lines() -> str:
+    """Check that the pages of the documentation have no longer lines than the code; a row of a table is one line."""
+    return "\n".join(
+        f"{name}:{number}: {len(line)} characters, of at most {WIDTH}"
+        for name in listed(*PAGES)
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if len(line) > WIDTH and not line.startswith("|")
+    )
 
 
 def words() -> str:

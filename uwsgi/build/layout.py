@@ -19,6 +19,7 @@ DEPTH = 4
 OTHERS = {"node_modules", "site-packages", "venv", "env", "tests", "test", "docs", "examples"}
 SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["']?\]?\s*[,=]\s*["']([\w.]+)["']""")
 APPLICATION = re.compile(r"""^WSGI_APPLICATION\s*=\s*["']([\w.]+)["']""", re.MULTILINE)
+IMPORTED = re.compile(r"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILINE)
 LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock")
 # What a site installs, of several files in requirements/: the first of these
 PRODUCTION = ("production", "prod", "base", "common", "main")
@@ -59,7 +60,8 @@ def find(project: Path, module: str = "", settings: str = "") -> Layout:
         fix = " or ".join(production_settings(project, manage)) or "your_project.settings"
         raise Unclear(f"has no module {settings}. Set it in .env: DJANGO_SETTINGS_MODULE={fix}")
     # manage.py often names the settings for development, and only the WSGI module those that serve.
-    settings = settings or named_settings(file_of(project / place, module.partition(":")[0])) or named
+    wsgi = file_of(project / place, module.partition(":")[0])
+    settings = settings or named_settings(wsgi) or named or unnamed_settings(project, manage, wsgi)
     roots = {place, root_of(project, manage, settings) or manage, manage if root is None else root} - {manage}
     return Layout(manage, tuple(sorted(roots)), module, settings, requirements)
 
@@ -165,6 +167,24 @@ def named_settings(file: Path) -> str:
     return named[1] if named else ""
 
 
+def unnamed_settings(project: Path, manage: Path, wsgi: Path) -> str:
+    """Return the only settings module of a project that expects its name in the environment. Raises Unclear.
+
+    Nothing if manage.py or the WSGI module may choose it: they speak of settings, or import a module of the project.
+    """
+    texts = [text_of(project / manage / "manage.py"), text_of(wsgi)]
+    imported = {name for text in texts for name in IMPORTED.findall(text)}
+    if "settings" in "".join(texts).lower() or any(root_of(project, manage, name) is not None for name in imported):
+        return ""
+    found = [name for pattern in ("settings.py", "settings/[!_]*.py") for name in modules(project, manage, pattern)]
+    if len(found) > 1:
+        raise Unclear(
+            f"names its settings neither in manage.py nor in {wsgi.name}. "
+            f"Name one in .env: DJANGO_SETTINGS_MODULE={' or '.join(found)}"
+        )
+    return "".join(found)
+
+
 def text_of(file: Path) -> str:
     """Return the text of a file, nothing if there is none."""
     return file.read_text(errors="replace") if file.is_file() else ""
@@ -189,14 +209,19 @@ def write(layout: Layout, target: Path) -> None:
     target.joinpath("root").mkdir(parents=True)
     target.joinpath("root/manage").symlink_to(Path("/app") / layout.manage)
     target.joinpath("requirements").write_text(str(layout.requirements))
-    # Python reads it at every start, in uWSGI, manage.py and a shell alike. The variables that .env sets come first.
+    # Python reads it at every start, in uWSGI, manage.py and a shell alike. The variables that .env sets come first,
+    # unless they are empty: Compose passes UWSGI_MODULE= on as it is.
     # Under `make dev` uWSGI loads a module of ours, and that one PROJECT_MODULE.
     defaults = {
         "UWSGI_MODULE": layout.module,
         "PROJECT_MODULE": layout.module,
         "DJANGO_SETTINGS_MODULE": layout.settings,
     }
-    lines = [f'import os; os.environ.setdefault("{name}", "{value}")' for name, value in defaults.items() if value]
+    lines = [
+        f'import os; os.environ["{name}"] = os.environ.get("{name}") or "{value}"'
+        for name, value in defaults.items()
+        if value
+    ]
     paths = [str(Path("/app") / root) for root in layout.roots]
     target.joinpath("project.pth").write_text("\n".join([*paths, *lines, ""]))
 

@@ -21,7 +21,9 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core import management
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage
+from django.db import connections
 
 SOURCE = Path("/app")
 COLLECTED = Path("/srv/static")
@@ -40,8 +42,10 @@ DEFAULTS = {
     "DJANGO_DEBUG": "0",
     "DJANGO_HTTPS": "0",
 }
+# What layout.py has found, unless .env names it; empty there means not named.
+FOUND = ("UWSGI_MODULE", "DJANGO_SETTINGS_MODULE")
 # Never part of the image, whatever the project's own .dockerignore leaves in. A certificate is not a secret, a key is.
-SECRET = (".git", ".env*", ".envs", "*.sqlite3*", ".venv", "venv", "id_rsa", "id_ed25519")
+SECRET = (".git", ".env*", ".envs", "*.sqlite3*", "*.sqlite", "*.sqlite-*", ".venv", "venv", "id_rsa", "id_ed25519")
 KEYS = ("*.pem", "*.key")
 # Needed while the project is built
 BULKY = ("node_modules",)
@@ -51,7 +55,8 @@ def load_variables() -> None:
     """Load the variables that the container will have, as Compose has read them (ops/stack.py)."""
     given = ENVIRONMENT.read_text() if ENVIRONMENT.exists() else ""
     variables = {**DEFAULTS, **json.loads(given or "{}")}
-    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    unset = {name for name, value in variables.items() if value is None or (name in FOUND and not value)}
+    os.environ.update({name: value for name, value in variables.items() if name not in unset})
     # A throwaway key: the real one is not available here, and nothing that collectstatic writes depends on it.
     key = Path(tempfile.mkdtemp()) / "key"
     key.write_text(secrets.token_urlsafe(48))
@@ -71,16 +76,30 @@ def load_settings() -> None:
         runpy.run_path("manage.py", run_name="__main__")
         django.setup()
     except Exception as problem:  # the project's own code can raise anything
-        sys.exit(
-            f"ERROR: the settings do not load: {type(problem).__name__}: {problem}. "
-            "Put variables that they read into project.env; choose the module with DJANGO_SETTINGS_MODULE in .env"
+        sys.exit(f"ERROR: the settings do not load: {type(problem).__name__}: {problem}. {way_out(problem)}")
+
+
+def way_out(problem: Exception) -> str:
+    """Return what most likely helps if the settings do not load."""
+    text = str(problem)
+    if isinstance(problem, ModuleNotFoundError):
+        return "Add its package to your requirements, or choose other settings: DJANGO_SETTINGS_MODULE in .env"
+    if isinstance(problem, ImportError) or text.startswith("Error loading"):
+        return "It may need Debian packages, in apt-packages.txt: `make adopt` names those that it knows"
+    if isinstance(problem, OSError) or "unable to open database file" in text:
+        return (
+            "A folder to which your project writes must be a link into /data: docs/bring-your-app.md, "
+            '"Folders that your project writes to"'
         )
+    return "Put variables that they read into project.env; choose the module with DJANGO_SETTINGS_MODULE in .env"
 
 
 def place_of(setting: str | Path | None) -> Path | None:
     """Return where a setting points, None if it is empty or needs no link."""
-    # Not resolve(): a link that is there is to be replaced, not followed.
     path = Path(os.path.normpath(Path.cwd() / setting)) if setting else SOURCE
+    # Only its folder's: a project may have made that a link into a volume. One that is there itself is to be replaced,
+    # not followed.
+    path = path.parent.resolve() / path.name
     if path == SOURCE or any(path.is_relative_to(folder) for folder in WRITABLE):
         return None
     return path
@@ -89,11 +108,20 @@ def place_of(setting: str | Path | None) -> Path | None:
 def links() -> dict[Path, Path]:
     """Return the paths that the project writes to and that are in the image, each with the target of its link."""
     found = {place_of(settings.STATIC_ROOT): COLLECTED, place_of(settings.MEDIA_ROOT): MEDIA}
-    for database in settings.DATABASES.values():
+    for alias, database in settings.DATABASES.items():
         name = str(database.get("NAME", ""))
-        if database["ENGINE"].endswith(".sqlite3") and not name.startswith((":", "file:")) and (file := place_of(name)):
+        if is_sqlite(alias) and not name.startswith((":", "file:")) and (file := place_of(name)):
             found[file] = DATA / file.name
     return {place: target for place, target in found.items() if place}
+
+
+def is_sqlite(alias: str) -> bool:
+    """Return whether a database is SQLite, whatever its engine is called; SpatiaLite's is not called sqlite3."""
+    try:
+        return bool(connections[alias].vendor == "sqlite")
+    except (ImportError, ImproperlyConfigured):
+        # Its driver is missing, which the check of the project says.
+        return False
 
 
 def link(place: Path, target: Path) -> None:
@@ -101,7 +129,9 @@ def link(place: Path, target: Path) -> None:
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     else:
-        place.unlink(missing_ok=True)
+        # With what SQLite keeps next to a database
+        for file in (place, *(place.with_name(f"{place.name}-{kind}") for kind in ("wal", "shm", "journal"))):
+            file.unlink(missing_ok=True)
     places = [place] if place.is_relative_to(SOURCE) else [place, LINKS / place.relative_to("/")]
     for each in places:
         each.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +197,9 @@ if __name__ == "__main__":
     remove(SECRET)
     remove_keys()
     load_variables()
+    # As at run time, for a project with links into it
+    for folder in (MEDIA, DATA / "private"):
+        folder.mkdir(parents=True, exist_ok=True)
     load_settings()
     wanted = links()
     LINKS.mkdir()

@@ -8,8 +8,9 @@ import shutil
 import sqlite3
 import sys
 import tarfile
-import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from migrate import BACKUP, copied
 
@@ -37,7 +38,9 @@ def database(target: Path) -> None:
 
 def media(*, replace: bool) -> None:
     """Unpack uploads. Ends the process if some are there already and may not be replaced."""
-    kept = BACKUP / time.strftime("media-%Y%m%d-%H%M%S", time.gmtime())
+    kept = BACKUP / datetime.now(UTC).strftime("media-%Y%m%d-%H%M%S-%f")
+    # Python 3.11.2, which Debian 12 has, does not know this filter; the archive is the one that ops/bring.py has made.
+    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     count = 0
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         for member in archive:
@@ -49,7 +52,7 @@ def media(*, replace: bool) -> None:
                 shutil.move(place, kept / member.name)
             # nginx, another user, reads them.
             member.mode = 0o755 if member.isdir() else 0o644
-            archive.extract(member, MEDIA, filter="data")
+            archive.extract(member, MEDIA, **safe)
             count += member.isfile()
     print(f"{count} files copied" + (f"; what they replaced is in {kept}" if kept.exists() else ""))
 

@@ -7,7 +7,7 @@ import contextlib
 import runpy
 import sqlite3
 import sys
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from django.db.models.signals import pre_migrate
 BACKUP = Path("/data/backup")
 KEPT = 3
 DEFAULT = "default"
+# The exit code if the database cannot be copied: the message is complete (release.py)
+NOT_COPIED = 3
 
 
 def copy_before(using: str, plan: list[Any], **_: Any) -> None:
@@ -33,13 +35,17 @@ def copy_before(using: str, plan: list[Any], **_: Any) -> None:
     try:
         print(f"release: {len(plan)} migrations to run; the database before them: {copied(source)}", flush=True)
     except (OSError, sqlite3.Error) as problem:
-        sys.exit(f"release: the database could not be copied to {BACKUP}: {problem}. Nothing was migrated")
+        print(
+            f"release: the database could not be copied to {BACKUP}: {problem}. Nothing was migrated", file=sys.stderr
+        )
+        sys.exit(NOT_COPIED)
 
 
 def copied(source: Path) -> Path:
     """Return a new copy of an SQLite database, complete and as of one moment, of which the last three are kept."""
     BACKUP.mkdir(mode=0o700, exist_ok=True)
-    target = BACKUP / time.strftime("%Y%m%d-%H%M%S.sqlite3", time.gmtime())
+    # Two may be made within a second, as by `make bring-database` and the migrations after it.
+    target = BACKUP / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f.sqlite3")
     new = target.with_suffix(".new")
     new.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(source)) as database:
@@ -54,7 +60,8 @@ def copied(source: Path) -> Path:
 def copy_if_pending() -> None:
     """Copy the default database as `copy_before` does, without migrating it."""
     django.setup()
-    if DEFAULT in connections.settings and connections.settings[DEFAULT]["ENGINE"].endswith(".sqlite3"):
+    # By vendor: SpatiaLite's engine has another name. A project without a database has a vendor as well, "unknown".
+    if connections[DEFAULT].vendor == "sqlite":
         executor = MigrationExecutor(connections[DEFAULT])
         copy_before(DEFAULT, executor.migration_plan(executor.loader.graph.leaf_nodes()))
 

@@ -25,6 +25,8 @@ LEFT_OVER_SECONDS = 86_400
 COMPRESSED = (".gz", ".br")
 # `manage.py migrate`, with a copy of an SQLite database before it
 MIGRATE = ("/venv/bin/python", "/usr/local/lib/uwsgi/migrate.py")
+# Its exit code if it could not copy the database, which it has said
+NOT_COPIED = 3
 # In place of it, from .env
 COMMAND = os.environ.get("RELEASE_COMMAND", "")
 # Django's message
@@ -83,12 +85,19 @@ def remove_left_over(folder: Path, before: float) -> None:
 
 
 def own_command() -> None:
-    """Run RELEASE_COMMAND, after a copy of an SQLite database. Ends the process with the exit code if that fails."""
-    for command in ([*MIGRATE, "--copy"], ["sh", "-euc", COMMAND]):
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            print(f"release: RELEASE_COMMAND failed (above); nothing was published: {COMMAND}", file=sys.stderr)
-            sys.exit(code)
+    """Run RELEASE_COMMAND, after a copy of an SQLite database. Ends the process with the exit code if one fails."""
+    copy = [*MIGRATE, "--copy"]
+    stop_if(subprocess.run(copy, check=False).returncode, "the look for pending migrations failed (above)")
+    command = ["sh", "-euc", COMMAND]
+    stop_if(subprocess.run(command, check=False).returncode, f"RELEASE_COMMAND failed (above): {COMMAND}")
+
+
+def stop_if(code: int, message: str) -> None:
+    """End the process with a step's exit code and a message, unless it is 0."""
+    if code:
+        said = "the database was not copied (above)" if code == NOT_COPIED else message
+        print(f"release: {said}; nothing was published", file=sys.stderr)
+        sys.exit(code)
 
 
 def migrate() -> None:
@@ -99,9 +108,7 @@ def migrate() -> None:
         print("release: the project has no database", file=sys.stderr)
         return
     print(migrated.stderr, end="", file=sys.stderr)
-    if migrated.returncode != 0:
-        print("release: the migration failed (above); nothing was published", file=sys.stderr)
-        sys.exit(migrated.returncode)
+    stop_if(migrated.returncode, "the migration failed (above)")
 
 
 def main() -> None:
