@@ -20,6 +20,8 @@ from ops.stop import own_files
 
 BRING = "/usr/local/lib/uwsgi/bring.py"
 SECONDS = 3600
+# Every database that Django has migrated has this table; one of another program is not to replace the project's.
+MIGRATIONS = "django_migrations"
 LISTED = "find /data/media -type f -printf '%P\\n'"
 
 
@@ -32,6 +34,11 @@ def database(source: str, *, replace: bool) -> None:
         change.wait_for_migration("bring-database")
         take_snapshot(path_of(source), Path(snapshot.name))
         report = front_page.report_of(stack.workers()[0])
+        if not report:
+            raise Stop(
+                "uwsgi does not answer, so which file its database is cannot be known. Nothing was changed. "
+                f"Look at: make ps, make logs S=uwsgi; then: make bring-database FROM={source}"
+            )
         if not (target := report.get("database")):
             raise Stop(
                 "The project's database is not a file of SQLite. Bring rows in a fixture: "
@@ -66,11 +73,13 @@ def take_snapshot(source: Path, target: Path) -> None:
         ):
             old.backup(new)
             whole = new.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            tables = new.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
+            tables = {name for (name,) in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as problem:
         raise Stop(f"{source} is not a database of SQLite that can be read: {problem}") from problem
     if not whole or not tables:
         raise Stop(f"{source} is {'damaged' if not whole else 'empty'}. Nothing was changed")
+    if MIGRATIONS not in tables:
+        raise Stop(f"{source} is no database of a Django project: it has no table {MIGRATIONS}. Nothing was changed")
 
 
 def media(source: str, *, replace: bool) -> None:
@@ -86,7 +95,8 @@ def media(source: str, *, replace: bool) -> None:
                 f"{len(same)} of {len(names)} files are there already, such as {same[0]}. To replace them, of which "
                 f"a copy is kept in /data/backup: make bring-media FROM={source} REPLACE=1"
             )
-        with tarfile.open(fileobj=archive, mode="w") as packed:
+        # Without links: a second name of one file, or a link to a file elsewhere, would arrive as a link.
+        with tarfile.open(fileobj=archive, mode="w", dereference=True) as packed:
             for name in sorted(names):
                 packed.add(folder / name, name, recursive=False)
         print(feed(files, archive, "media", *(["replace"] if replace else [])), end="")

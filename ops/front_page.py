@@ -35,6 +35,10 @@ FILES = re.compile(
     r"""<(?:link|script)\b[^>]*?\b(?:href|src)=["']?([^"'\s>]+\.(?:css|m?js)(?:\?[^"'\s>]*)?)["'\s>]""", re.IGNORECASE
 )
 TITLE = re.compile(r"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
+# The last line of a traceback if a project writes below its own folder
+READ_ONLY = re.compile(
+    r"Error: .*(Read-only file system|readonly database|unable to open database file|'/(app|manage)/)"
+)
 # Of a traceback, the end says what happened, and where in the project
 TRACEBACK_LINES = 6
 
@@ -242,6 +246,10 @@ def error_problems(answer: Answer, workers: Sequence[Container]) -> Iterator[str
     # uWSGI's own line about the request is the last one.
     lines = [text for text in found if identifier not in text and text][-TRACEBACK_LINES:]
     more = f"make trace ID={identifier}" if identifier else "make logs S=uwsgi"
+    if any(READ_ONLY.search(line) for line in lines):
+        lines.append(
+            '/app is read-only; if it is to write there: docs/bring-your-app.md, "Folders that your project writes to"'
+        )
     yield "\n          ".join([f"it answers {answer.status}. All of it: {more}", *lines])
 
 
@@ -265,6 +273,9 @@ def left_behind(app: Path) -> str:
             with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
                 own = [name for name in names if not re.match(r"django_|sqlite_|auth_(permission|group)", name)]
+                # Others have SQLite files as well, as a search index.
+                if "django_migrations" not in names:
+                    continue
                 if any(database.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in own):  # noqa: S608
                     return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
         except sqlite3.Error:

@@ -93,6 +93,8 @@ def developers() -> None:
 def direct() -> None:
     """Start a uWSGI that answers HTTP itself, next to the running stack. Raises Stop as `up` does."""
     with change("up-direct") as before:
+        if stack.includes(before.files, stack.DEVELOPMENT):
+            raise Stop("This is the stack of `make dev`, of which there is no image to serve. First: make up")
         files = stack.with_override(state.current_files(), DIRECT)
         serving = releases.running()
         if serving:

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from ops import bring, front_page, stack
+from ops import bring, change, front_page, stack
 from ops.console import Stop
 from tests.support.stack import ROOT, Stack
+from tests.test_state import container, folder, running
+
+__all__ = ["folder"]
 
 USER = (
     "INSERT INTO auth_user (password, is_superuser, username, last_name, email, is_staff, is_active, date_joined,"
@@ -23,6 +26,31 @@ FIXTURE = """[{"model": "auth.user", "fields": {"username": "brought-by-a-fixtur
 NAMES = "from django.contrib.auth.models import User; print(*User.objects.values_list('username', flat=True))"
 
 pytestmark = pytest.mark.one_transport
+
+
+def test_only_a_database_of_a_django_project_is_brought(tmp_path: Path) -> None:
+    """A search index, or the database of another program, would take the place of the project's."""
+    source, target = tmp_path / "search.db", tmp_path / "snapshot"
+    with contextlib.closing(sqlite3.connect(source)) as database:
+        database.execute("CREATE TABLE pages (id)")
+    with pytest.raises(Stop, match="no table django_migrations"):
+        bring.take_snapshot(source, target)
+    with contextlib.closing(sqlite3.connect(source)) as database:
+        database.execute("CREATE TABLE django_migrations (id)")
+    bring.take_snapshot(source, target)
+
+
+def test_a_worker_that_does_not_answer_is_not_a_database_of_another_kind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(monkeypatch, container())
+    monkeypatch.setattr(bring, "own_files", lambda _: contextlib.nullcontext([]))
+    monkeypatch.setattr(change, "wait_for_migration", lambda _: None)
+    monkeypatch.setattr(bring, "path_of", Path)
+    monkeypatch.setattr(bring, "take_snapshot", lambda *_: None)
+    monkeypatch.setattr(front_page, "report_of", lambda _: {})
+    with pytest.raises(Stop, match="uwsgi does not answer"):
+        bring.database("db.sqlite3", replace=False)
 
 
 @pytest.fixture

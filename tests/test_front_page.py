@@ -153,6 +153,24 @@ def test_the_end_of_the_traceback_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert [line.strip() for line in said.splitlines()[2:]] == [line.strip() for line in lines[2:5]]
 
 
+@pytest.mark.parametrize(
+    ("last", "hint"),
+    [
+        ("OSError: The directory of your index '/app/sandbox/index' cannot be created", True),
+        ("sqlite3.OperationalError: attempt to write a readonly database", True),
+        ("OSError: [Errno 30] Read-only file system: 'cache'", True),
+        ("ValueError: /app/ is no number", False),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_explained(monkeypatch: pytest.MonkeyPatch, last: str, hint: bool) -> None:
+    lines = ["request id-of-it: GET /", "Traceback (most recent call last):", "  File ...", last]
+    lines.append("GET / 500 in 3 ms by worker 1, request id-of-it")
+    monkeypatch.setattr(trace, "log", lambda _: [("", line) for line in lines])
+    answer = Answer("http://localhost/", 500, {"x-request-id": "id-of-it"})
+    (said,) = front_page.judge(Site("", ["localhost"], False), answer, [container("uwsgi")])
+    assert ("Folders that your project writes to" in said) == hint
+
+
 def test_a_database_left_next_to_the_project_is_found(tmp_path: Path) -> None:
     def make(name: str, table: str, rows: int) -> None:
         with closing(sqlite3.connect(tmp_path / name)) as database:
@@ -163,8 +181,12 @@ def test_a_database_left_next_to_the_project_is_found(tmp_path: Path) -> None:
     (tmp_path / "not-one.db").write_text("this is no database")
     make("migrated.sqlite3", "django_migrations", 3)
     make("empty.sqlite3", "shop_product", 0)
+    # As healthchecks': an index for its search, which is not to replace the project's database
+    make("search.db", "pages", 3)
     assert front_page.left_behind(tmp_path) == ""
     make("shop.sqlite3", "shop_product", 1)
+    assert front_page.left_behind(tmp_path) == ""
+    make("shop.sqlite3", "django_migrations", 1)
     assert front_page.left_behind(tmp_path) == str(tmp_path / "shop.sqlite3")
 
 

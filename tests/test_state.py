@@ -57,6 +57,14 @@ def running(monkeypatch: pytest.MonkeyPatch, *found: Container) -> None:
     )
 
 
+def test_make_up_direct_has_nothing_to_serve_of_make_dev(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would start an image that is not built, or an old one."""
+    state.write(State((*TCP, stack.DEVELOPMENT), "tcp"))
+    monkeypatch.setattr(up, "change", lambda _: contextlib.nullcontext(state.current()))
+    with pytest.raises(console.Stop, match="stack of `make dev`"):
+        up.direct()
+
+
 def test_what_is_written_is_read(folder: Path) -> None:
     written = State(UNIX, "unix-socket", "20261125-000000", 3, str(folder), {"nginx": "abc"})
     state.write(written)
