@@ -280,7 +280,8 @@ def scale(wanted: str) -> None:
     """Run as many uwsgi containers as wanted. Raises Stop for a number that the memory does not allow."""
     with change("scale") as before:
         files = production_files(before)
-        limit = int(stack.config(files)["services"]["uwsgi"]["mem_limit"])
+        config = stack.config(files)
+        limit = int(config["services"]["uwsgi"]["mem_limit"])
         total = int(stack.docker("info", "--format", "{{.MemTotal}}"))
         most = max(1, int(total * MEMORY_SHARE / limit))
         if not wanted.isdigit() or not 1 <= int(wanted) <= most:
@@ -297,6 +298,8 @@ def scale(wanted: str) -> None:
             leaving = [container for container in workers if container not in serving[: int(wanted)]]
         retire(leaving)
         state.write(replace(before, files=tuple(files), replicas=int(wanted)))
+        if changed := not_taken_in(config, before):
+            print(f"Settings of {', '.join(changed)} have changed since the last `make up`. To take them in: make up")
 
 
 def add(files: Sequence[str], count: int) -> None:
