@@ -95,7 +95,7 @@ class Site:
             names=[name.strip().removeprefix(".") for name in nginx["NGINX_SERVER_NAMES"].split(",")],
             https_by_proxy=bool(nginx["NGINX_TRUSTED_PROXIES"].strip(",")),
             proxy_is_here=stack.includes(files, "overrides/behind-proxy.yaml"),
-            https_here=any(port["target"] == 8443 for port in config["services"][entrance].get("ports", [])),
+            https_here=stack.has_tls(config),
             django_https=str(uwsgi.get("DJANGO_HTTPS", "0")) == "1",
         )
 

@@ -59,6 +59,7 @@ FORMS = {
     "NGINX_GZIP": ("on|off", "on or off", "on"),
     "REQUEST_SECONDS": ("[1-9][0-9]{0,4}", "a number of seconds", "30"),
     "UPLOAD_MAX": ("[1-9][0-9]{0,8}[kmgKMG]?", "a size", "10m"),
+    "NGINX_HSTS": (r"max-age=[0-9]+(; *includeSubDomains)?(; *preload)?", "a time in seconds", "max-age=86400"),
     "DJANGO_ALLOWED_HOSTS": (
         # No spaces: a project that splits at the commas alone would refuse " www.example.com".
         r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]",

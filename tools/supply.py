@@ -32,6 +32,7 @@ LOCKS = {
     "uwsgi/build/exporters/pdm/requirements.in": ANY_PYTHON,
     "uwsgi/build/exporters/pipenv/requirements.in": ANY_PYTHON,
     "uwsgi/development/requirements.in": ANY_PYTHON,
+    "certificates/requirements.in": ("--python-version", "3.13"),
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
     # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
     "tests/requirements.in": (
