@@ -52,6 +52,11 @@ CHALLENGE = Path("/srv/challenge")
 # certbot's name for our only certificate
 LINEAGE = "site"
 
+# Where a certificate is from. It is the first line of what nginx serves, which skips such lines: in a file of its own,
+# it could be lost, and a certificate of the owner's be replaced.
+SELF_SIGNED, OWN, FROM_CA = "self-signed", "own", "ca"
+ORIGIN = re.compile(rb"# (self-signed|own|ca)\n")
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
 # After the first, second and third failure in a row, and after every other: Let's Encrypt's own advice. It allows five
 # failed validations of a name per hour, and five certificates for the same names per week.
@@ -75,15 +80,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """What has to be known after a restart. Times in seconds since 1970."""
+    """What has to be known after a restart of the orders. Times in seconds since 1970."""
 
-    # "self-signed", "own" (installed by its owner) or "ca"; nothing before the first
-    kind: str = ""
     # Of the names and options that the failures below are about
     asked: str = ""
     failures: int = 0
     error: str = ""
-    next: float = 0
+    next: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ class Served:
     pem: bytes
     chain: tuple[x509.Certificate, ...]
     key: PrivateKeyTypes
+    # Without a word about it, it is the owner's, which nothing replaces
+    kind: str = OWN
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -216,9 +221,12 @@ def read(pem: bytes) -> Served:
 def served() -> Served:
     """Return what nginx serves. Raises Refused if it can serve nothing."""
     try:
-        return read(SITE.read_bytes())
+        content = SITE.read_bytes()
     except OSError as problem:
         raise Refused(f"cannot read {SITE}: {problem.strerror}") from problem
+    first = ORIGIN.match(content)
+    found = read(content[first.end() :] if first else content)
+    return replace(found, kind=first[1].decode()) if first else found
 
 
 def publish(new: Served) -> None:
@@ -228,7 +236,7 @@ def publish(new: Served) -> None:
         # Its group is nginx's way to read it.
         descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(new.pem)
+            file.write(f"# {new.kind}\n".encode() + new.pem)
             file.flush()
             os.fsync(file.fileno())
         new_file.replace(SITE)
@@ -253,16 +261,17 @@ def self_signed(names: Sequence[str], now: float, key: ec.EllipticCurvePrivateKe
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return read(certificate.public_bytes(Encoding.PEM) + private)
+    return replace(read(certificate.public_bytes(Encoding.PEM) + private), kind=SELF_SIGNED)
 
 
 def of_the_ca() -> Served:
     """Return the certificate that certbot has. Raises Refused if there is none."""
     folder = KEPT / "live" / LINEAGE
     try:
-        return read((folder / "fullchain.pem").read_bytes() + (folder / "privkey.pem").read_bytes())
+        found = read((folder / "fullchain.pem").read_bytes() + (folder / "privkey.pem").read_bytes())
     except OSError as problem:
         raise Refused(f"certbot has no certificate: {problem}") from problem
+    return replace(found, kind=FROM_CA)
 
 
 # --- What is remembered
@@ -271,7 +280,9 @@ def of_the_ca() -> Served:
 def remembered() -> State:
     """Return the state; a broken one is that of the beginning."""
     try:
-        return State(**json.loads((KEPT / "state.json").read_text()))
+        found = json.loads((KEPT / "state.json").read_text())
+        # Another version of this program may have had other fields.
+        return State(**{name: type(default)(found[name]) for name, default in asdict(State()).items() if name in found})
     except (OSError, ValueError, TypeError):
         return State()
 
@@ -300,7 +311,6 @@ def alone() -> Iterator[None]:
 
 def provide(want: Wanted, now: float) -> None:
     """Make sure that nginx has something to serve. What a CA or the owner has signed is never replaced by less."""
-    state = remembered()
     key = ec.generate_private_key(ec.SECP256R1())
     try:
         current = served()
@@ -309,21 +319,19 @@ def provide(want: Wanted, now: float) -> None:
             say(str(problem))
         with contextlib.suppress(Refused):
             publish(of_the_ca())
-            remember(replace(state, kind="ca"))
             return
     else:
         fresh = current.share_of_life(now) < 2 / 3 and set(current.names()) == set(want.names)
-        if state.kind != "self-signed" or fresh:
+        if current.kind != SELF_SIGNED or fresh:
             return
         # With the same key, handshakes that fall between nginx's two reads of the file succeed.
         key = current.key if isinstance(current.key, ec.EllipticCurvePrivateKey) else key
     publish(self_signed(want.names, now, key))
-    remember(replace(state, kind="self-signed"))
 
 
-def is_due(state: State, want: Wanted, now: float) -> bool:
+def is_due(kind: str, state: State, want: Wanted, now: float) -> bool:
     """Return whether to ask the CA: at once if something else is wanted, later after a failure."""
-    if state.kind == "own" or not want.order:
+    if kind == OWN or not want.order:
         return False
     return now >= state.next or state.asked != want.asked
 
@@ -401,10 +409,10 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
             missing = [name for name in want.order if not new.covers(name)]
             if missing or not 0 <= new.share_of_life(now) < 1:
                 raise Refused(f"the CA's certificate is not for {missing}, or not valid at this time")
-            if not SITE.exists() or SITE.read_bytes() != new.pem:
+            if is_other(new):
                 publish(new)
             later = now + EVERY * random.uniform(0.5, 1)  # noqa: S311
-            return remember(State(kind="ca", asked=want.asked, next=later))
+            return remember(State(asked=want.asked, next=later))
         except Refused as problem:
             output = str(problem)
     message = reason(output)
@@ -413,13 +421,20 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
     return failed
 
 
+def is_other(new: Served) -> bool:
+    """Return whether something else than this is served."""
+    with contextlib.suppress(Refused):
+        return served() != new
+    return True
+
+
 def tick(now: float) -> None:
     """Do what is due."""
     with alone():
         want = current_wish()
         provide(want, now)
         note_health()
-        if is_due(remembered(), want, now):
+        if is_due(served().kind, remembered(), want, now):
             order(want, now)
             note_health()
 
@@ -469,7 +484,7 @@ def now_() -> int:
 def install(pem: bytes, now: float) -> int:
     """Serve the owner's chain and key from now on. Returns the exit code."""
     want = current_wish()
-    new = read(pem)
+    new = replace(read(pem), kind=OWN)
     life = new.share_of_life(now)
     if not 0 <= life < 1:
         raise Refused(
@@ -480,25 +495,27 @@ def install(pem: bytes, now: float) -> int:
     if uncovered and len(uncovered) == len([name for name in want.names if not LOOPBACK.fullmatch(name)]):
         raise Refused(f"the certificate is for {', '.join(new.names())}, none of which is in DJANGO_ALLOWED_HOSTS")
     with alone():
-        before = remembered()
-        remember(State(kind="own"))
-        try:
-            publish(new)
-        except Refused:
-            remember(before)
-            raise
+        publish(new)
     if uncovered:
         print(f"It is not for {', '.join(uncovered)}: browsers warn there")
     print("Nothing is ordered or renewed any more. Back to a CA: make certificate")
     return 0
 
 
+def account_uri() -> str:
+    """Return the address of the account at the CA, nothing if there is none or its file is broken."""
+    files = sorted(KEPT.glob("accounts/**/regr.json"), key=lambda file: file.stat().st_mtime)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        return str(json.loads(files[-1].read_text())["uri"])
+    return ""
+
+
 def status() -> dict[str, object]:
     """Return what is served, and what comes next."""
     want, state = current_wish(), remembered()
     found: dict[str, object] = {**asdict(state), "wanted": list(want.names), "refused": want.refused}
-    for registration in KEPT.glob("accounts/**/regr.json"):
-        found["account"] = json.loads(registration.read_text())["uri"]
+    if account := account_uri():
+        found["account"] = account
     try:
         current = served()
     except Refused as problem:
@@ -508,6 +525,7 @@ def status() -> dict[str, object]:
     share = 2 / 3 if ends - begins > 10 * DAY else 1 / 2
     return {
         **found,
+        "kind": current.kind,
         "names": current.names(),
         "missing": [name for name in want.names if not current.covers(name)],
         "begins": begins,

@@ -10,7 +10,6 @@ import json
 import os
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,7 +134,9 @@ def test_a_renewal_that_the_ca_asks_for_keeps_the_key_and_loses_nothing(ca_stack
 def test_a_dead_ca_is_named_and_the_site_serves_on_and_restarts_order_nothing(ca_stack: Stack) -> None:
     stack = certified(ca_stack)
     before = served(stack)
-    stack("stop", "ca")
+    # Not stopped: it would forget the account.
+    egress, ca = f"{stack.project}_egress", stack.container("ca")["Id"]
+    run("docker", "network", "disconnect", egress, ca)
     try:
         done = client(stack, "certificates.py", "now")
         assert done.returncode == 1
@@ -149,7 +150,7 @@ def test_a_dead_ca_is_named_and_the_site_serves_on_and_restarts_order_nothing(ca
         assert {**status(stack), "begins": 0} == {**failed, "begins": 0}
         assert served(stack).serial_number == before.serial_number
     finally:
-        stack("start", "ca")
+        run("docker", "network", "connect", "--alias", "ca", egress, ca)
     now(stack)
     assert (status(stack)["failures"], status(stack)["error"]) == (0, "")
 
@@ -270,7 +271,7 @@ def test_a_dead_ca_is_asked_once_a_day_after_the_fourth_try(kept: Path) -> None:
     want, tries = wanted("example.com", ""), []
     certificates.provide(want, 0)
     for moment in range(0, 7 * DAY, MINUTE):
-        if certificates.is_due(certificates.remembered(), want, moment):
+        if certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, moment):
             tries.append(moment)
             certificates.order(want, moment, fails)
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
@@ -289,14 +290,14 @@ def test_a_client_that_dies_while_it_asks_does_not_ask_again_at_its_start(kept: 
     want = wanted("example.com", "")
     with pytest.raises(KeyboardInterrupt):
         certificates.order(want, 1000, dies)
-    assert not certificates.is_due(certificates.remembered(), want, 1000 + MINUTE - 1)
+    assert not certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, 1000 + MINUTE - 1)
 
 
 def test_changed_names_are_ordered_at_once(kept: Path) -> None:
     want = wanted("example.com", "")
     certificates.order(want, 1000, fails)
-    assert not certificates.is_due(certificates.remembered(), want, 1001)
-    assert certificates.is_due(certificates.remembered(), wanted("example.org", ""), 1001)
+    assert not certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, 1001)
+    assert certificates.is_due(certificates.FROM_CA, certificates.remembered(), wanted("example.org", ""), 1001)
 
 
 def test_a_full_disk_keeps_what_is_served_and_orders_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,11 +320,10 @@ def test_a_full_disk_keeps_what_is_served_and_orders_nothing(kept: Path, monkeyp
 def test_a_certificate_of_a_ca_is_never_replaced_by_a_self_signed_one(kept: Path) -> None:
     long_ago = time.time() - timedelta(days=400).total_seconds()
     expired = certificates.self_signed(["example.com"], long_ago, ec.generate_private_key(ec.SECP256R1()))
-    certificates.publish(expired)
-    certificates.remember(State(kind="ca"))
+    certificates.publish(replace(expired, kind=certificates.FROM_CA))
     certificates.provide(wanted("example.com,example.org", ""), time.time())
-    assert certificates.SITE.read_bytes() == expired.pem
-    certificates.remember(State(kind="self-signed"))
+    assert certificates.served().pem == expired.pem
+    certificates.publish(expired)
     certificates.provide(wanted("example.com,example.org", ""), time.time())
     assert certificates.served().names() == ["example.com", "example.org"]
 
@@ -341,5 +341,21 @@ def test_a_chain_in_the_wrong_order_is_refused() -> None:
         certificates.read(one.pem + two.pem.partition(b"-----BEGIN PRIVATE")[0])
 
 
-def test_an_own_certificate_stops_orders(kept: Path) -> None:
-    assert not certificates.is_due(replace(State(), kind="own"), wanted("example.com", ""), sys.maxsize)
+@pytest.mark.parametrize("lost", ["state.json", "everything"])
+def test_an_own_certificate_is_neither_ordered_nor_replaced_even_if_all_else_is_lost(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    want = wanted("example.com,example.org", "")
+    monkeypatch.setattr(certificates, "current_wish", lambda: want)
+    monkeypatch.setattr(certificates, "order", lambda *_: pytest.fail("ordered"))
+    monkeypatch.setattr(certificates, "HEALTH", kept / "health")
+    certificates.remember(State(failures=2, next=0))
+    # Of its owner, for one of the names only, and more than two thirds of its life old
+    then = time.time() - 25 * DAY
+    own = certificates.self_signed(["example.com"], then, ec.generate_private_key(ec.SECP256R1()))
+    assert certificates.install(own.pem, time.time()) == 0
+    if lost == "everything":
+        certificates.SITE.write_bytes(own.pem)
+    (kept / "state.json").unlink()
+    certificates.tick(time.time())
+    assert (certificates.served().pem, certificates.served().kind) == (own.pem, certificates.OWN)
