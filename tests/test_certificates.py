@@ -49,6 +49,7 @@ def ca_stack(images: None, transport: str, worker_id: str, tmp_path_factory: pyt
     os.environ.update(settings)
     stack = Stack(transport, f"ca-{worker_id}", [*TLS, "tests/overrides/ca.yaml"])
     try:
+        stack("build", "ca")
         yield stack.start()
     finally:
         stack.stop()
