@@ -406,9 +406,9 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
     if code == 0:
         try:
             new = of_the_ca()
-            missing = [name for name in want.order if not new.covers(name)]
-            if missing or not 0 <= new.share_of_life(now) < 1:
-                raise Refused(f"the CA's certificate is not for {missing}, or not valid at this time")
+            # Its dates are not looked at: if they are wrong by our clock, the clock is (make doctor looks at that).
+            if missing := [name for name in want.order if not new.covers(name)]:
+                raise Refused(f"the CA's certificate is not for {', '.join(missing)}")
             if is_other(new):
                 publish(new)
             later = now + EVERY * random.uniform(0.5, 1)  # noqa: S311

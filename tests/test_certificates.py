@@ -11,7 +11,7 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,6 +282,36 @@ def test_a_dead_ca_is_asked_once_a_day_after_the_fourth_try(kept: Path) -> None:
     assert all(DAY <= pause <= 1.11 * DAY for pause in pauses[3:])
     assert len(tries) == 10
     assert certificates.remembered().error == "example.com: 192.0.2.1: Connection refused"
+
+
+def issues(kept: Path, names: Sequence[str], moment: float) -> Callable[[Wanted], tuple[int, str]]:
+    """Return what does as certbot does when it gets a certificate that begins an hour before this moment."""
+    made = certificates.self_signed(names, moment, ec.generate_private_key(ec.SECP256R1()))
+
+    def run_(_: Wanted) -> tuple[int, str]:
+        folder = kept / "live/site"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fullchain.pem").write_bytes(made.pem.partition(b"-----BEGIN PRIVATE")[0])
+        (folder / "privkey.pem").write_bytes(key_of(made))
+        return 0, ""
+
+    return run_
+
+
+@pytest.mark.parametrize("hours", [-1000, 0, 1000])
+def test_a_wrong_clock_does_not_keep_the_cas_certificate_from_visitors(kept: Path, hours: int) -> None:
+    want, moment = wanted("example.com", ""), time.time()
+    certificates.provide(want, moment)
+    assert certificates.order(want, moment, issues(kept, ["example.com"], moment + hours * 3600)).error == ""
+    assert certificates.served().kind == certificates.FROM_CA
+
+
+def test_a_certificate_without_a_name_that_was_asked_for_is_not_served(kept: Path) -> None:
+    want, moment = wanted("example.com,example.org", ""), time.time()
+    certificates.provide(want, moment)
+    state = certificates.order(want, moment, issues(kept, ["example.com"], moment))
+    assert state.error == "the CA's certificate is not for example.org"
+    assert certificates.served().kind == certificates.SELF_SIGNED
 
 
 def test_a_client_that_dies_while_it_asks_does_not_ask_again_at_its_start(kept: Path) -> None:
