@@ -85,17 +85,22 @@ class Http2:
             yield from self.state.receive_data(data)
             self.flush()
 
-    def begin(self, path: str) -> int:
-        """Open a stream with a GET and return its number."""
+    def begin(self, path: str, method: str = "GET") -> int:
+        """Open a stream with a request and return its number; with a POST, its body is still to come."""
         stream = self.state.get_next_available_stream_id()
-        pseudo = {":method": "GET", ":authority": "localhost", ":scheme": "https", ":path": path}
-        self.state.send_headers(stream, list(pseudo.items()), end_stream=True)
+        pseudo = {":method": method, ":authority": "localhost", ":scheme": "https", ":path": path}
+        self.state.send_headers(stream, list(pseudo.items()), end_stream=method == "GET")
         return stream
 
     def statuses(self, paths: Sequence[str]) -> list[int]:
         """Ask for all of these at the same time; return their statuses, in the order of the answers."""
-        streams = {self.begin(path) for path in paths}
+        for path in paths:
+            self.begin(path)
         self.flush()
+        return self.answers(len(paths))
+
+    def answers(self, count: int) -> list[int]:
+        """Return the statuses of so many streams that were opened, when they have ended."""
         found, ended = [], 0
         for event in self.events():
             if isinstance(event, h2.events.ResponseReceived):
@@ -104,9 +109,9 @@ class Http2:
                 self.state.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
             elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
                 ended += 1
-                if ended == len(streams):
+                if ended == count:
                     return found
-        raise AssertionError(f"closed after {ended} of {len(streams)}")
+        raise AssertionError(f"closed after {ended} of {count}")
 
     def close(self) -> None:
         """Close at once."""
