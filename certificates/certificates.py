@@ -1,7 +1,7 @@
 #!/venv/bin/python
 """Keeps the certificate that nginx serves: self-signed at first, then from a CA by certbot, renewed while it is valid.
 
-nginx reads /run/tls/site.pem at each full handshake, so whatever is renamed to that name is served from then on.
+nginx follows the link /run/tls/site.pem at each full handshake, so whatever it leads to is served from then on.
 
 Without an argument: the container's only process, which never ends. With one, inside the running container:
   now       get a certificate now, whatever happened before (`make certificate`)
@@ -42,6 +42,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+# A link to the file with chain and key
 SITE = Path("/run/tls/site.pem")
 KEPT = Path("/var/lib/certificates")
 # For the health check: changed at each tick
@@ -231,15 +232,21 @@ def served() -> Served:
 
 def publish(new: Served) -> None:
     """Have nginx serve this from the next handshake on: all of it or nothing, even if the power fails."""
-    new_file = SITE.with_suffix(".new")
+    new_file, link = SITE.with_name(f"{time.time_ns()}.pem"), SITE.with_suffix(".new")
+    # The one before stays: a handshake may have followed the link a moment ago, and read the certificate, but not the
+    # key. nginx would read both from a file that is replaced, and they would not belong together.
+    keep = {new_file, SITE.resolve()}
     try:
         # Its group is nginx's way to read it.
-        descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
             file.write(f"# {new.kind}\n".encode() + new.pem)
             file.flush()
             os.fsync(file.fileno())
-        new_file.replace(SITE)
+        link.unlink(missing_ok=True)
+        link.symlink_to(new_file.name)
+        link.replace(SITE)
+        for old in set(SITE.parent.glob("[0-9]*.pem")) - keep:
+            old.unlink()
     except OSError as problem:
         raise Refused(f"cannot write {SITE}, so the old certificate stays: {problem.strerror}") from problem
     say(f"serving {', '.join(new.names())} until {new.leaf.not_valid_after_utc:%F %T} UTC")
@@ -311,7 +318,6 @@ def alone() -> Iterator[None]:
 
 def provide(want: Wanted, now: float) -> None:
     """Make sure that nginx has something to serve. What a CA or the owner has signed is never replaced by less."""
-    key = ec.generate_private_key(ec.SECP256R1())
     try:
         current = served()
     except Refused as problem:
@@ -324,9 +330,7 @@ def provide(want: Wanted, now: float) -> None:
         fresh = current.share_of_life(now) < 2 / 3 and set(current.names()) == set(want.names)
         if current.kind != SELF_SIGNED or fresh:
             return
-        # With the same key, handshakes that fall between nginx's two reads of the file succeed.
-        key = current.key if isinstance(current.key, ec.EllipticCurvePrivateKey) else key
-    publish(self_signed(want.names, now, key))
+    publish(self_signed(want.names, now, ec.generate_private_key(ec.SECP256R1())))
 
 
 def is_due(kind: str, state: State, want: Wanted, now: float) -> bool:
@@ -341,7 +345,7 @@ def certbot(want: Wanted) -> list[str]:
     words = ["certbot", "certonly", "--config", str(OPTIONS), "--non-interactive", "--agree-tos"]
     words += ["--config-dir", str(KEPT), "--work-dir", "/tmp/work", "--logs-dir", "/tmp/logs"]  # noqa: S108
     words += ["--register-unsafely-without-email", "--keep-until-expiring", "--cert-name", LINEAGE]
-    # The same key again: with a new one, a handshake that falls between nginx's two reads of the file would fail.
+    # The same key again, so that a TLSA record in DNS stays right
     words += ["--key-type", "ecdsa", "--reuse-key", "--max-log-backups", "0"]
     # All of them: the names were changed on purpose, if they were.
     words += ["--renew-with-new-domains"]

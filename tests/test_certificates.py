@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,10 @@ def ca_stack(images: None, transport: str, worker_id: str, tmp_path_factory: pyt
     (folder / "cert.pem").write_bytes(made.pem.partition(b"-----BEGIN PRIVATE")[0])
     (folder / "key.pem").write_bytes(key_of(made))
     (folder / "certbot.ini").write_text(OPTIONS)
-    settings = {"TEST_CA": str(folder), "DJANGO_ALLOWED_HOSTS": f"{','.join(NAMES)},localhost"}
-    os.environ.update(settings)
     stack = Stack(transport, f"ca-{worker_id}", [*TLS, "tests/overrides/ca.yaml"])
+    hosts = ",".join([*NAMES, address(stack), "localhost"])
+    settings = {"TEST_CA": str(folder), "TEST_CA_SITE": address(stack), "DJANGO_ALLOWED_HOSTS": hosts}
+    os.environ.update(settings)
     try:
         stack("build", "ca")
         yield stack.start()
@@ -55,6 +57,11 @@ def ca_stack(images: None, transport: str, worker_id: str, tmp_path_factory: pyt
         stack.stop()
         for name in settings:
             del os.environ[name]
+
+
+def address(stack: Stack) -> str:
+    """Return the address of the site where the CA is."""
+    return str(IPv4Network(stack.subnets["TEST_EDGE_SUBNET"])[9])
 
 
 def key_of(served: certificates.Served) -> bytes:
@@ -96,9 +103,9 @@ def public_key(certificate: x509.Certificate) -> bytes:
 
 
 def is_from_the_ca(stack: Stack) -> bool:
-    """Return whether a client that trusts only this CA accepts what is served, for each name."""
+    """Return whether a client that trusts only this CA accepts what is served, for each name and the address."""
     trusting = ssl.create_default_context(cadata=client(stack, "/venv/bin/python", "-c", ROOT_OF_THE_CA).stdout)
-    for name in NAMES:
+    for name in (*NAMES, address(stack)):
         connect(stack, name, trusting).close()
     return True
 
@@ -111,7 +118,7 @@ def certified(stack: Stack) -> Stack:
 
 def test_the_first_certificate_comes_by_itself(ca_stack: Stack) -> None:
     began = datetime.fromisoformat(ca_stack.container("certificates")["State"]["StartedAt"][:26] + "+00:00")
-    wait_until(lambda: is_from_the_ca(ca_stack), "a certificate of the CA for both names", 40)
+    wait_until(lambda: is_from_the_ca(ca_stack), "a certificate of the CA for names and address", 40)
     written = float(ca_stack.exec("certificates", "stat", "--format", "%.Y", "/run/tls/site.pem"))
     print(f"from the CA {written - began.timestamp():.1f} s after the start of the client")
     told = status(ca_stack)

@@ -23,14 +23,13 @@ from tools.load import Load
 
 HSTS = b"strict-transport-security: max-age=86400\r\n"
 CERTIFICATE = "/run/tls/site.pem"
-# In the container of `certificates`: a new certificate with the same key, or with a new one, served from now on
+# In the container of `certificates`: new certificates with the same key, or each with a new one, five a second
 SWAP = """
 import sys, time; sys.path.insert(0, "/usr/local/bin")
 from certificates import *
-for number in range(int(sys.argv[1])):
+for _ in range(int(sys.argv[1])):
     current = served()
-    new = number % 5 == 4 and sys.argv[2] == "some-keys"
-    key = ec.generate_private_key(ec.SECP256R1()) if new else current.key
+    key = ec.generate_private_key(ec.SECP256R1()) if sys.argv[2] == "new-keys" else current.key
     publish(self_signed(current.names(), time.time(), key))
     time.sleep(0.2)
 """
@@ -198,11 +197,11 @@ def test_a_connection_ends_after_1000_requests(tls_stack: Stack) -> None:
 
 
 def test_a_client_that_opens_and_resets_streams_disturbs_no_other(tls_stack: Stack) -> None:
-    """Rapid reset, CVE-2023-44487: for two seconds, from this machine to itself."""
-    until, opened, closed = time.monotonic() + 2, 0, 0
+    """Rapid reset, CVE-2023-44487: for two seconds, and until nginx has had enough, from this machine to itself."""
+    began, opened, closed = time.monotonic(), 0, 0
     client = Http2(tls_stack)
     with Load("127.0.0.1", tls_stack.https_port, clients=2, slow_clients=0, least=50, tls=context()) as load:
-        while time.monotonic() < until:
+        while (took := time.monotonic() - began) < 2 or (not closed and took < 20):
             try:
                 for _ in range(20):
                     client.state.reset_stream(client.begin("/echo"), h2.errors.ErrorCodes.CANCEL)
@@ -218,7 +217,7 @@ def test_a_client_that_opens_and_resets_streams_disturbs_no_other(tls_stack: Sta
 
 
 def swap(stack: Stack, count: int, kind: str = "same-key") -> None:
-    """Replace the certificate so often, five times a second; with some new keys, by every fifth."""
+    """Replace the certificate so often, five times a second."""
     stack.exec("certificates", "/venv/bin/python", "-c", SWAP, str(count), kind)
 
 
@@ -235,7 +234,7 @@ def test_the_next_handshake_has_the_new_certificate(tls_stack: Stack) -> None:
     print(f"seen after {time.monotonic() - began:.3f} s")
 
 
-@pytest.mark.parametrize(("count", "kind"), [(10, "same-key"), pytest.param(50, "some-keys", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "kind"), [(10, "new-keys"), pytest.param(50, "same-key", marks=pytest.mark.slow)])
 def test_a_new_certificate_loses_no_request(tls_stack: Stack, count: int, kind: str) -> None:
     before = serial(tls_stack)
     with https_load(tls_stack) as load:
@@ -287,7 +286,9 @@ def test_nothing_but_two_volumes_joins_nginx_and_the_client(tls_stack: Stack) ->
 
 
 def test_the_key_is_readable_by_two_services_and_in_no_log(tls_stack: Stack) -> None:
-    assert tls_stack.exec("nginx", "stat", "--format", "%u:%g %a", CERTIFICATE, "/run/tls").splitlines() == [
+    assert tls_stack.exec(
+        "nginx", "stat", "--dereference", "--format", "%u:%g %a", CERTIFICATE, "/run/tls"
+    ).splitlines() == [
         "10110:10110 640",
         "10110:10110 750",
     ]

@@ -101,17 +101,18 @@ class Http2:
 
     def answers(self, count: int) -> list[int]:
         """Return the statuses of so many streams that were opened, when they have ended."""
-        found, ended = [], 0
+        found, ended = [], set[int]()
         for event in self.events():
             if isinstance(event, h2.events.ResponseReceived):
                 found.append(int(dict(event.headers or ())[b":status"]))
             elif isinstance(event, h2.events.DataReceived):
                 self.state.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
             elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
-                ended += 1
-                if ended == count:
+                # A refused one is reset as well.
+                ended.add(event.stream_id)
+                if len(ended) == count:
                     return found
-        raise AssertionError(f"closed after {ended} of {count}")
+        raise AssertionError(f"closed after {len(ended)} of {count}")
 
     def close(self) -> None:
         """Close at once."""
