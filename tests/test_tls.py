@@ -17,22 +17,12 @@ import pytest
 import requests
 
 from tests.support.stack import ROOT, Stack, run, wait_until
-from tests.support.tls import X25519, X25519MLKEM768, Http2, ask, chosen_group, connect, context, get, serial
+from tests.support.tls import SWAP, X25519, X25519MLKEM768, Http2, ask, chosen_group, connect, context, get, serial
 from tests.test_containers import privileges
 from tools.load import Load
 
 HSTS = b"strict-transport-security: max-age=86400\r\n"
 CERTIFICATE = "/run/tls/site.pem"
-# In the container of `certificates`: new certificates with the same key, or each with a new one, five a second
-SWAP = """
-import sys, time; sys.path.insert(0, "/usr/local/bin")
-from certificates import *
-for _ in range(int(sys.argv[1])):
-    current = served()
-    key = ec.generate_private_key(ec.SECP256R1()) if sys.argv[2] == "new-keys" else current.key
-    publish(self_signed(current.names(), time.time(), key))
-    time.sleep(0.2)
-"""
 
 
 def answer(stack: Stack, path: str, *headers: str, method: str = "GET", name: str | None = "localhost") -> bytes:

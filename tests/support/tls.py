@@ -19,6 +19,17 @@ HANDSHAKE = 22
 SERVER_HELLO = 2
 SUPPORTED_VERSIONS, KEY_SHARE = 43, 51
 
+# In the container of `certificates`: new certificates with the same key, or each with a new one, five a second
+SWAP = """
+import sys, time; sys.path.insert(0, "/usr/local/bin")
+from certificates import *
+for _ in range(int(sys.argv[1])):
+    current = served()
+    key = ec.generate_private_key(ec.SECP256R1()) if sys.argv[2] == "new-keys" else current.key
+    publish(self_signed(current.names(), time.time(), key))
+    time.sleep(0.2)
+"""
+
 
 def context(*protocols: str) -> ssl.SSLContext:
     """Return a context that trusts any certificate and offers these protocols by ALPN."""
