@@ -518,6 +518,8 @@ def status() -> dict[str, object]:
     """Return what is served, and what comes next."""
     want, state = current_wish(), remembered()
     found: dict[str, object] = {**asdict(state), "wanted": list(want.names), "refused": want.refused}
+    # The names for which a CA asks here, over http
+    found["asks"] = [] if want.authenticator else list(want.order)
     if account := account_uri():
         found["account"] = account
     try:
@@ -536,7 +538,7 @@ def status() -> dict[str, object]:
         "until": ends,
         "renews": begins + (ends - begins) * share,
         "key": current.kind_of_key(),
-        "serial": f"{current.leaf.serial_number:x}",
+        "sha256": current.leaf.fingerprint(hashes.SHA256()).hex(),
     }
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import ipaddress
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import stack
+from ops import front_page, preflight, stack, state
 from ops.console import ROOT, Stop, quiet, run
 from ops.stop import own_files
 
 PROGRAM = "certificates.py"
 # certbot may take 300 s (certificates/certificates.py), and the loop may be at it already.
 SECONDS = 660
+# What the client tells, if it has a certificate
+TOLD = "kind error next refused wanted asks names missing begins until renews key sha256"
 MISSING = "Nothing here serves https. Add overrides/tls.yaml to COMPOSE_FILE in .env, then: make up"
 
 
@@ -43,7 +49,7 @@ def text_of(name: str, setting: str) -> str:
         raise Stop(f"{setting}={name} cannot be read: {problem}") from problem
 
 
-def state() -> dict[str, Any] | None:
+def told() -> dict[str, Any] | None:
     """Return what the client knows; nothing without overrides/tls.yaml, a problem if the client does not answer."""
     containers = stack.containers(stack.CERTIFICATES)
     if not containers:
@@ -52,6 +58,8 @@ def state() -> dict[str, Any] | None:
         found = json.loads(quiet(["docker", "exec", containers[0].id, PROGRAM, "status"]) or "")
     except ValueError:
         return {"problem": "the container does not answer. Look at: make logs S=certificates"}
+    if "problem" not in found and set(TOLD.split()) - found.keys():
+        return {"problem": "the container is of another version. Type: make up"}
     return dict(found)
 
 
@@ -61,7 +69,8 @@ def line(found: Mapping[str, Any], now: float) -> str:
         return str(problem)
     days = (found["until"] - now) / 86400
     until = f"until {day(found['until'])} ({days:.0f} d)" if days > 0 else f"EXPIRED {day(found['until'])}"
-    parts = [", ".join(found["names"]), found["kind"], until, f"key {found['key']}"]
+    kind = "from the CA" if found["kind"] == "ca" else found["kind"]
+    parts = [", ".join(found["names"]), kind, until, f"key {found['key']}"]
     if found["kind"] == "ca":
         parts.append(f"renews about {day(found['renews'])}")
         parts.append(f"account {found['account']}" if "account" in found else "")
@@ -89,6 +98,70 @@ def problems(found: Mapping[str, Any], now: float) -> Iterator[str]:
     if found["until"] - now < (found["until"] - found["begins"]) / 6:
         fix = "make certificate CERT=... KEY=..." if found["kind"] == "own" else "make certificate"
         yield f"the certificate ends {day(found['until'])}: {fix}"
+
+
+def look(now: float) -> list[str]:
+    """Return all that is wrong with the certificate; nothing without overrides/tls.yaml."""
+    found = told()
+    if found is None:
+        return []
+    config = stack.config(state.current_files())
+    entrance = stack.entrance(config)
+    problems_ = list(problems(found, now))
+    if "problem" not in found:
+        places = preflight.bound(entrance, config["services"][entrance])
+        problems_ += unreachable(found, dict(places)["HTTP_PORT"])
+        problems_ += served_otherwise(found, stack.published(config, entrance))
+    return problems_
+
+
+def unreachable(found: Mapping[str, Any], place: tuple[str, int]) -> Iterator[str]:
+    """Return why a CA that has not certified the names cannot ask at this address and port, as far as we can tell."""
+    address, port = place
+    if found["kind"] == "own" or not (found["error"] or found["kind"] == "self-signed"):
+        return
+    names = [name for name in found["asks"] if not is_address(name)]
+    if not found["asks"]:
+        return
+    if port != 80:
+        yield f"a CA asks on port 80, and http is on {port} here. In .env: HTTP_PORT=80, HTTPS_PORT=443; then make up"
+    if is_address(address) and ipaddress.ip_address(address).is_loopback:
+        yield f"no CA can reach {address}. In .env: HTTP_ADDRESS=0.0.0.0, then make up"
+    elif ":" not in address:
+        for name in names:
+            if ipv6 := addresses(name, socket.AF_INET6):
+                yield f"a CA asks {name} at {ipv6[0]} first, and this is open on IPv4 only: remove the AAAA record"
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name is an IP address."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False
+
+
+def addresses(name: str, family: socket.AddressFamily) -> list[str]:
+    """Return the addresses of a name, none if it has none or DNS does not answer."""
+    with contextlib.suppress(OSError):
+        return [str(found[4][0]) for found in socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)]
+    return []
+
+
+def served_otherwise(found: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Return the names for which nginx, at this address and port, does not serve the certificate that is on disk."""
+    address, _, port = place.rpartition(":")
+    for name in found["wanted"]:
+        if name.startswith("*"):
+            continue
+        try:
+            with front_page.over_tls(address.strip("[]"), int(port), name) as connection:
+                certificate_ = connection.getpeercert(binary_form=True) or b""
+        except OSError as problem:
+            yield f"https for {name} at {place} fails ({problem}). Look at: make logs S=nginx, make logs S=certificates"
+            continue
+        if hashlib.sha256(certificate_).hexdigest() != found["sha256"]:
+            yield f"for {name} nginx does not serve the certificate that is on disk: make restart S=nginx"
 
 
 def day(moment: float) -> str:

@@ -226,7 +226,7 @@ def gather() -> Facts:
         loops=[container.name for container in everything if is_looping(container)],
         unhealthy=[container.name for container in everything if container.running and container.health == "unhealthy"],
         versions=engine.lacking(),
-        certificate=list(certificate.problems(tls, time.time())) if (tls := certificate.state()) else (),
+        certificate=certificate.look(time.time()),
         disk=preflight.disk_problems(),
     )
 
