@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -161,7 +161,8 @@ class Served:
 
     pem: bytes
     chain: tuple[x509.Certificate, ...]
-    key: PrivateKeyTypes
+    # Two objects of one key are not equal.
+    key: PrivateKeyTypes = field(compare=False)
     # Without a word about it, it is the owner's, which nothing replaces
     kind: str = OWN
 

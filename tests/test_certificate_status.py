@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from ops import certificate, front_page
+from ops import certificate, front_page, stack
 from ops.console import Stop
 from tests.test_state import container
 
@@ -50,7 +50,7 @@ def test_a_certificate_that_is_about_to_end_or_lacks_a_name_is_a_problem() -> No
     ("output", "said"), [('{"kind": "ca"}', "another version. Type: make up"), ("", "make logs S=certificates")]
 )
 def test_a_client_that_tells_too_little_is_named(monkeypatch: pytest.MonkeyPatch, output: str, said: str) -> None:
-    monkeypatch.setattr(certificate.stack, "containers", lambda *_: [container("certificates")])
+    monkeypatch.setattr(stack, "containers", lambda *_: [container("certificates")])
     monkeypatch.setattr(certificate, "quiet", lambda *_: output)
     found = certificate.told() or {}
     assert said in certificate.line(found, 0)
@@ -72,8 +72,8 @@ def test_where_no_ca_can_ask_is_said(monkeypatch: pytest.MonkeyPatch, place: tup
     monkeypatch.setattr(certificate, "addresses", lambda *_: [])
     found = list(certificate.unreachable(WAITING, place))
     assert [part in text for part, text in zip(said, found, strict=True)] == [True] * len(said)
-    for fine in ({"kind": "ca"}, {"kind": "own"}, {"asks": []}):
-        assert not list(certificate.unreachable({**WAITING, **fine}, place))
+    for name, value in (("kind", "ca"), ("kind", "own"), ("asks", [])):
+        assert not list(certificate.unreachable({**WAITING, name: value}, place))
 
 
 def test_an_aaaa_record_that_leads_nowhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

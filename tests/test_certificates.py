@@ -321,6 +321,15 @@ def test_a_wrong_clock_does_not_keep_the_cas_certificate_from_visitors(kept: Pat
     assert certificates.served().kind == certificates.FROM_CA
 
 
+def test_nothing_new_from_the_ca_changes_nothing(kept: Path) -> None:
+    want, moment = wanted("example.com", ""), time.time()
+    asked = issues(kept, ["example.com"], moment)
+    certificates.order(want, moment, asked)
+    before = certificates.SITE.resolve()
+    certificates.order(want, moment, asked)
+    assert certificates.SITE.resolve() == before
+
+
 def test_a_certificate_without_a_name_that_was_asked_for_is_not_served(kept: Path) -> None:
     want, moment = wanted("example.com,example.org", ""), time.time()
     certificates.provide(want, moment)
@@ -361,6 +370,34 @@ def test_a_full_disk_keeps_what_is_served_and_orders_nothing(kept: Path, monkeyp
     with pytest.raises(Refused, match="Nothing is ordered"):
         certificates.order(want, 1000, lambda _: pytest.fail("ordered"))
     assert certificates.SITE.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["os.open", "os.fsync", "os.symlink", "os.replace", "os.rename", "os.unlink"])
+def test_a_client_that_dies_at_any_step_leaves_a_certificate(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    want = wanted("example.com", "")
+    for _ in range(3):
+        certificates.publish(certificates.self_signed(want.names, time.time(), ec.generate_private_key(ec.SECP256R1())))
+    new = certificates.self_signed(want.names, time.time(), ec.generate_private_key(ec.SECP256R1()))
+    died = True
+    with monkeypatch.context() as patched:
+        patched.setattr(step, dies)
+        try:
+            certificates.publish(new)
+            died = False
+        except KeyboardInterrupt:
+            pass
+    assert certificates.served().names() == ["example.com"]
+    assert died or certificates.served() == new
+    # What was begun is no obstacle, and does not stay.
+    certificates.publish(new)
+    certificates.publish(new)
+    assert certificates.served() == new
+    assert len([*kept.glob("*.pem")]) == 3
 
 
 def test_a_certificate_of_a_ca_is_never_replaced_by_a_self_signed_one(kept: Path) -> None:
