@@ -19,6 +19,7 @@ import requests
 from tests.support.stack import ROOT, Stack, run, wait_until
 from tests.support.tls import SWAP, X25519, X25519MLKEM768, Http2, ask, chosen_group, connect, context, get, serial
 from tests.test_containers import privileges
+from tools import supply
 from tools.load import Load
 
 HSTS = b"strict-transport-security: max-age=86400\r\n"
@@ -235,6 +236,14 @@ def test_a_new_certificate_loses_no_request(tls_stack: Stack, count: int, kind: 
 
 
 @pytest.mark.slow
+def test_a_restart_of_nginx_loses_no_request_over_https(tls_stack: Stack) -> None:
+    with https_load(tls_stack) as load:
+        tls_stack("restart", "nginx")
+        wait_until(lambda: answer(tls_stack, "/echo").startswith(b"HTTP/1.1 200 "), "served", 20)
+    assert load.lost() == []
+
+
+@pytest.mark.slow
 def test_a_reload_of_nginx_loses_some(tls_stack: Stack) -> None:
     """The control: how certificates are usually replaced, and that the load would notice a lost request."""
     with https_load(tls_stack) as load:
@@ -290,6 +299,18 @@ def test_the_key_is_readable_by_two_services_and_in_no_log(tls_stack: Stack) -> 
 def test_nginx_serves_https_again_after_its_restart(tls_stack: Stack) -> None:
     tls_stack("restart", "nginx")
     wait_until(lambda: answer(tls_stack, "/echo").startswith(b"HTTP/1.1 200 "), "served", 20)
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_the_bill_of_materials_names_the_client(
+    tls_stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", tls_stack.project)
+    monkeypatch.setattr(supply, "ROOT", tmp_path)
+    monkeypatch.setattr(supply, "SBOM", tmp_path / "sbom")
+    supply.sbom()
+    assert "pkg:pypi/certbot@" in (tmp_path / "sbom/certificates.cdx.json").read_text()
 
 
 def sslyze(stack: Stack, home: Path, *options: str) -> str:
