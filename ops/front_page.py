@@ -103,7 +103,7 @@ class Site:
     def host(self) -> str:
         """Return what a browser sends as Host: without the port where a proxy in front serves that name."""
         name, port = self.names[0], self.address.rpartition(":")[2]
-        return f"{name}:{port}" if name in LOCAL else name
+        return f"{name}:{port}" if name in LOCAL or (self.https_here and port != "443") else name
 
 
 def look() -> tuple[str, list[tuple[str, str]]]:

@@ -146,6 +146,11 @@ def test_the_port_of_https_is_known_by_its_number_not_by_its_place(
     assert stack.published(config, "host") == ("127.0.0.1:443" if 8443 in targets else "127.0.0.1:80")
 
 
+@pytest.mark.parametrize(("port", "host"), [(443, "shop.example"), (8443, "shop.example:8443")])
+def test_the_port_of_https_is_in_the_host_as_a_browser_sends_it(port: int, host: str) -> None:
+    assert Site(f"127.0.0.1:{port}", ["shop.example"], https_by_proxy=False, https_here=True).host == host
+
+
 def test_nothing_that_answers_is_said() -> None:
     answer, said = judged(Site("127.0.0.1:1", ["localhost"], False))
     assert answer.status == 0

@@ -113,6 +113,13 @@ def test_a_changed_hsts_is_one_setting_and_a_wrong_one_is_refused(site: TlsSite)
 
 
 @pytest.mark.slow
+def test_make_dev_is_served_over_https_as_well(site: TlsSite) -> None:
+    assert f"Ready: https://{NAME}:{site.environment['HTTPS_PORT']}/ reloads app/" in site.made("dev")
+    assert site.session.get(site.url("/"), timeout=20).status_code == 200
+    site.made("up")
+
+
+@pytest.mark.slow
 def test_it_works_on_the_hosts_network(host_site: TlsSite) -> None:
     host_site.made("up")
     assert host_site.session.get(host_site.url("/"), timeout=20).status_code == 200
