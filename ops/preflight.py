@@ -187,7 +187,15 @@ def secret_problems(key: Path) -> list[str]:
 
 def mounted_file_problems(files: list[Path]) -> list[str]:
     """Return the mounted files that a container's user may not read, as after a clone under umask 077."""
-    return [f"{file} cannot be read by others. Run: chmod o+r {file}" for file in files if not file.stat().st_mode & 4]
+    missing = [file for file in files if not file.is_file()]
+    return [
+        *(f"{file} is missing. It is named in .env, or in a file of COMPOSE_FILE" for file in missing),
+        *(
+            f"{file} cannot be read by others. Run: chmod o+r {file}"
+            for file in files
+            if file not in missing and not file.stat().st_mode & 4
+        ),
+    ]
 
 
 def port_problems(services: dict[str, Any]) -> list[str]:

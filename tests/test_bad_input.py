@@ -108,6 +108,18 @@ def test_port_80_on_the_host_network_says_how_to_allow_it(bound_at: Callable[...
     assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in bound_at("", 0, errno.EACCES, **listen)[0]
 
 
+def test_a_mounted_file_that_is_missing_or_not_for_others(tmp_path: Path) -> None:
+    """As CERTBOT_INI may name one."""
+    own = tmp_path / "certbot.ini"
+    assert preflight.mounted_file_problems([own]) == [
+        f"{own} is missing. It is named in .env, or in a file of COMPOSE_FILE"
+    ]
+    own.touch(0o600)
+    assert preflight.mounted_file_problems([own]) == [f"{own} cannot be read by others. Run: chmod o+r {own}"]
+    own.chmod(0o604)
+    assert preflight.mounted_file_problems([own]) == []
+
+
 def test_the_port_of_https_has_its_own_setting(bound_at: Callable[..., list[str]]) -> None:
     published = [{"host_ip": "127.0.0.1", "published": str(port), "target": port} for port in (8080, 8443)]
     said = bound_at("", 0, errno.EADDRINUSE, ports=published)
