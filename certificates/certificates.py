@@ -87,6 +87,8 @@ class State:
     asked: str = ""
     failures: int = 0
     error: str = ""
+    # When the CA was asked, and when it is to be asked again
+    last: float = 0.0
     next: float = 0.0
 
 
@@ -328,7 +330,7 @@ def provide(want: Wanted, now: float) -> None:
             publish(of_the_ca())
             return
     else:
-        fresh = current.share_of_life(now) < 2 / 3 and set(current.names()) == set(want.names)
+        fresh = 0 <= current.share_of_life(now) < 2 / 3 and set(current.names()) == set(want.names)
         if current.kind != SELF_SIGNED or fresh:
             return
     publish(self_signed(want.names, now, ec.generate_private_key(ec.SECP256R1())))
@@ -338,7 +340,8 @@ def is_due(kind: str, state: State, want: Wanted, now: float) -> bool:
     """Return whether to ask the CA: at once if something else is wanted, later after a failure."""
     if kind == OWN or not want.order:
         return False
-    return now >= state.next or state.asked != want.asked
+    # A clock that was ahead, and has been set right, would leave years to wait.
+    return now >= state.next or now < state.last - HOUR or state.asked != want.asked
 
 
 def certbot(want: Wanted) -> list[str]:
@@ -405,7 +408,7 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
     before = remembered()
     failures = before.failures if before.asked == want.asked else 0
     # Written before the CA is asked: if this container dies now, its next start does not ask again at once.
-    attempt = replace(before, asked=want.asked, failures=failures + 1, error="did not finish")
+    attempt = State(want.asked, failures + 1, "did not finish", last=now)
     remember(replace(attempt, next=pause(attempt.failures, "", now)))
     code, output = run(want)
     if code == 0:
@@ -417,7 +420,7 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
             if is_other(new):
                 publish(new)
             later = now + EVERY * random.uniform(0.5, 1)  # noqa: S311
-            return remember(State(asked=want.asked, next=later))
+            return remember(State(want.asked, last=now, next=later))
         except Refused as problem:
             output = str(problem)
     message = reason(output)

@@ -348,6 +348,14 @@ def test_a_client_that_dies_while_it_asks_does_not_ask_again_at_its_start(kept: 
     assert not certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, 1000 + MINUTE - 1)
 
 
+def test_a_clock_that_was_ahead_does_not_stop_renewals(kept: Path) -> None:
+    want, moment = wanted("example.com", ""), time.time()
+    certificates.order(want, moment + 9 * 365 * DAY, fails)
+    assert certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, moment)
+    certificates.order(want, moment, fails)
+    assert not certificates.is_due(certificates.FROM_CA, certificates.remembered(), want, moment + 1)
+
+
 def test_changed_names_are_ordered_at_once(kept: Path) -> None:
     want = wanted("example.com", "")
     certificates.order(want, 1000, fails)
