@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from certificates import certificates
 from tests.support.checkout import Checkout
 from tests.support.stack import free_port, run
 from tests.support.tls import context
@@ -101,6 +105,45 @@ def test_the_samples_pages_have_nginxs_hsts(site: TlsSite) -> None:
     for path in ("/", "/static/none", "/nowhere"):
         told = site.session.get(site.url(path), timeout=20)
         assert told.headers["Strict-Transport-Security"] == "max-age=86400", path
+
+
+def test_why_there_is_no_certificate_yet_is_said_with_what_to_change(site: TlsSite) -> None:
+    said = site.refused("certificate")
+    assert f"Asking for a certificate for {NAME}\n" in said
+    assert "no certificate: " in said
+    assert f"{NAME}, localhost  self-signed  until " in site.made("status")
+    said = site.refused("doctor")
+    assert "no new certificate: " in said
+    assert f"a CA asks on port 80, and http is on {site.environment['HTTP_PORT']} here" in said
+    assert "no CA can reach 127.0.0.1. In .env: HTTP_ADDRESS=0.0.0.0" in said
+
+
+def test_your_own_certificate_is_served_by_one_command_and_by_no_other_replaced(site: TlsSite, tmp_path: Path) -> None:
+    own, other = (
+        certificates.self_signed([NAME, "localhost"], time.time(), ec.generate_private_key(ec.SECP256R1()))
+        for _ in range(2)
+    )
+    for name, made_ in (("own", own), ("other", other)):
+        chain, key = made_.pem.split(b"-----BEGIN PRIVATE")
+        (tmp_path / f"{name}.pem").write_bytes(chain)
+        (tmp_path / f"{name}.key").write_bytes(b"-----BEGIN PRIVATE" + key)
+    wrong = site.refused("certificate", f"CERT={tmp_path}/own.pem", f"KEY={tmp_path}/other.key")
+    assert "Nothing was changed: the key does not belong to the first certificate" in wrong
+    said = site.made("certificate", f"CERT={tmp_path}/own.pem", f"KEY={tmp_path}/own.key")
+    assert "Nothing is ordered or renewed any more. Back to a CA: make certificate" in said
+    assert served(site) == own.leaf
+    assert f"{NAME}, localhost  own  until " in site.made("status")
+    assert "checks, nothing wrong." in site.made("doctor")
+    site.made("restart", "S=certificates")
+    site.made("up")
+    assert served(site) == own.leaf
+
+
+def served(site: TlsSite) -> x509.Certificate:
+    """Return the certificate that is served."""
+    plain = socket.create_connection(("127.0.0.1", int(site.environment["HTTPS_PORT"])), timeout=20)
+    with context().wrap_socket(plain, server_hostname=NAME) as connection:
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
 @pytest.mark.slow
