@@ -33,7 +33,7 @@ def main() -> int:
             passed += report(in_the_images(), at_once=1)
     finally:
         for transport in TRANSPORTS:
-            run(*probe(transport), "down", "--volumes", "--remove-orphans", "--rmi", "local")
+            run(*probe(transport, "tls"), "down", "--volumes", "--remove-orphans", "--rmi", "local")
     return summary(passed)
 
 
