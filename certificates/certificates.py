@@ -236,8 +236,8 @@ def served() -> Served:
 def publish(new: Served) -> None:
     """Have nginx serve this from the next handshake on: all of it or nothing, even if the power fails."""
     new_file, link = SITE.with_name(f"{time.time_ns()}.pem"), SITE.with_suffix(".new")
-    # The one before stays: a handshake may have followed the link a moment ago, and read the certificate, but not the
-    # key. nginx would read both from a file that is replaced, and they would not belong together.
+    # A handshake may have followed the link a moment ago, and not yet read both certificate and key: the one before
+    # stays, and what is younger than a minute.
     keep = {new_file, SITE.resolve()}
     try:
         # Its group is nginx's way to read it.
@@ -249,7 +249,8 @@ def publish(new: Served) -> None:
         link.symlink_to(new_file.name)
         link.replace(SITE)
         for old in set(SITE.parent.glob("[0-9]*.pem")) - keep:
-            old.unlink()
+            if time.time() - old.stat().st_mtime > MINUTE:
+                old.unlink()
     except OSError as problem:
         raise Refused(f"cannot write {SITE}, so the old certificate stays: {problem.strerror}") from problem
     say(f"serving {', '.join(new.names())} until {new.leaf.not_valid_after_utc:%F %T} UTC")
