@@ -87,6 +87,9 @@ shell: ## A shell in the uwsgi container; S=nginx for another
 	$(COMPOSE) exec $(or $(S),uwsgi) bash
 
 ##+ Data, more
+certificate: ## Get a certificate now; CERT=fullchain.pem KEY=privkey.pem serves your own
+	@ops/run certificate --chain "$(CERT)" --key "$(KEY)"
+
 bring-database: ## Copy an SQLite database into the stack; FROM=app/db.sqlite3, and REPLACE=1 over rows
 	$(if $(FROM),,$(error Which file? Type: make bring-database FROM=app/db.sqlite3))
 	@ops/run bring-database $(if $(REPLACE),--replace) "$(FROM)"
@@ -136,5 +139,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@tools/venv
 
-.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback bring-database bring-media releases scale restart reload
+.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback bring-database bring-media certificate releases scale restart reload
 .PHONY: doctor manage shell lint check test test-all prove bench sbom outdated update clean ready

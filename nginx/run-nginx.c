@@ -23,10 +23,12 @@
 #include <unistd.h>
 
 #define POOL "/run/pool/nginx.sock"
-#define LISTEN_FILE "/run/nginx/listen.conf" /* included by site.conf */
 #define DRAIN_FILE "/run/nginx/draining"     /* server/drain.conf checks whether it exists */
-#define MAX_SOCKETS 8
+/* In the order of sockets/nginx-socket.ini: HTTP, and HTTPS with overrides/tls.yaml */
+#define MAX_SOCKETS 2
 #define MAX_REQUESTS 4096
+static const char *const listen_files[MAX_SOCKETS] = {"/run/nginx/listen-http.conf", "/run/nginx/listen-https.conf"};
+static const char *const listen_options[MAX_SOCKETS] = {"", " ssl"};
 /* nginx checks for DRAIN_FILE once a second. */
 static const double check_seconds = 1;
 /* After an answer without `Connection: close`, a client may take so long to send its next request. */
@@ -128,32 +130,40 @@ static bool same(const struct sockets *first, const struct sockets *second)
     return first->count == second->count && memcmp(first->inode, second->inode, sizeof first->inode) == 0;
 }
 
-/* nginx uses an inherited socket if a `listen` has the same address; otherwise it would bind a new one. */
+/* Returns the address as `listen` takes it: nginx uses an inherited socket only for the same address. */
+static void address_of(int fd, char *shown, size_t room)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getsockname(fd, (struct sockaddr *)&address, &length) == -1)
+        fail("getsockname of a socket from " POOL);
+    int error = getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
+                            NI_NUMERICHOST | NI_NUMERICSERV);
+    if (error) {
+        say("the socket from nginx-socket is not a TCP socket: %s. See HTTP_SOCKET in compose.yaml",
+            gai_strerror(error));
+        exit(1);
+    }
+    snprintf(shown, room, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+/* Write one file for each socket; an empty one if nginx-socket does not have it. */
 static void write_listen(const struct sockets *sockets)
 {
-    FILE *file = fopen(LISTEN_FILE, "w");
-    if (!file)
-        fail("write " LISTEN_FILE);
-    for (int number = 0; number < sockets->count; number++) {
-        struct sockaddr_storage address;
-        socklen_t length = sizeof address;
-        char host[NI_MAXHOST], port[NI_MAXSERV];
-        if (getsockname(sockets->fd[number], (struct sockaddr *)&address, &length) == -1)
-            fail("getsockname of a socket from " POOL);
-        int error = getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
-                                NI_NUMERICHOST | NI_NUMERICSERV);
-        if (error) {
-            say("the socket from nginx-socket is not a TCP socket: %s. See UWSGI_SOCKET in compose.yaml",
-                gai_strerror(error));
-            exit(1);
+    for (int number = 0; number < MAX_SOCKETS; number++) {
+        FILE *file = fopen(listen_files[number], "w");
+        if (!file)
+            fail(listen_files[number]);
+        if (number < sockets->count) {
+            char shown[NI_MAXHOST + NI_MAXSERV];
+            address_of(sockets->fd[number], shown, sizeof shown);
+            fprintf(file, "listen %s%s;\n", shown, listen_options[number]);
+            say("nginx takes over %s", shown);
         }
-        char shown[NI_MAXHOST + NI_MAXSERV];
-        snprintf(shown, sizeof shown, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-        fprintf(file, "listen %s;\n", shown);
-        say("nginx takes over %s", shown);
+        if (fclose(file) == EOF)
+            fail(listen_files[number]);
     }
-    if (fclose(file) == EOF)
-        fail("write " LISTEN_FILE);
 }
 
 /* Start nginx on these sockets. The variable NGINX="3;4;" is how nginx passes them on when its binary is replaced. */

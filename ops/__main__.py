@@ -12,6 +12,7 @@ from typing import Any
 
 from ops import base_image, bring, engine, releases, settings, stack, state
 from ops.adopt import adopt
+from ops.certificate import certificate
 from ops.change import belongs_to_another
 from ops.console import ROOT, Stop
 from ops.deploy import deploy, reload, rollback, scale
@@ -53,6 +54,7 @@ BRING: dict[str, dict[str, Any]] = {
     "source": {"metavar": "FROM"},
     "--replace": {"action": "store_true", "help": "replace what is there; a copy is kept"},
 }
+CERTIFICATE: dict[str, dict[str, Any]] = {"--chain": {"default": ""}, "--key": {"default": ""}}
 VERBS = {
     "setup": Verb("set up a fresh machine: Docker, base image, settings, secret key", set_up),
     "adopt": Verb("list what to change in the project before the first build", adopt),
@@ -75,6 +77,7 @@ VERBS = {
     "clean": Verb("remove containers, images and data", clean),
     "bring-database": Verb("copy an SQLite database into the stack", bring.database, BRING),
     "bring-media": Verb("copy a folder of uploads into the stack", bring.media, BRING),
+    "certificate": Verb("get a certificate now, or serve your own", certificate, CERTIFICATE),
     "manage": Verb("run manage.py in a separate container", manage, {"words": {"nargs": argparse.REMAINDER}}),
 }
 

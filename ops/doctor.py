@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from ops import engine, front_page, preflight, stack, state, status
+from ops import certificate, engine, front_page, preflight, stack, state, status
 from ops.console import Stop
 from ops.needs import COULD
 from ops.stack import Container
@@ -57,6 +57,7 @@ class Facts:
     unhealthy: Sequence[str] = ()
     versions: Sequence[str] = ()
     disk: Sequence[str] = ()
+    certificate: Sequence[str] = ()
 
 
 def doctor() -> None:
@@ -194,7 +195,12 @@ def versions(facts: Facts) -> Iterator[str]:
         yield f"This needs {text}. Run: ops/run setup"
 
 
-CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, page, loops, versions)
+def https(facts: Facts) -> Iterator[str]:
+    """Say what is wrong with the certificate, with overrides/tls.yaml."""
+    yield from facts.certificate
+
+
+CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, page, loops, versions, https)
 
 
 def gather() -> Facts:
@@ -220,6 +226,7 @@ def gather() -> Facts:
         loops=[container.name for container in everything if is_looping(container)],
         unhealthy=[container.name for container in everything if container.running and container.health == "unhealthy"],
         versions=engine.lacking(),
+        certificate=certificate.look(time.time()),
         disk=preflight.disk_problems(),
     )
 

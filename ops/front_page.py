@@ -95,7 +95,7 @@ class Site:
             names=[name.strip().removeprefix(".") for name in nginx["NGINX_SERVER_NAMES"].split(",")],
             https_by_proxy=bool(nginx["NGINX_TRUSTED_PROXIES"].strip(",")),
             proxy_is_here=stack.includes(files, "overrides/behind-proxy.yaml"),
-            https_here=any(port["target"] == 8443 for port in config["services"][entrance].get("ports", [])),
+            https_here=stack.has_tls(config),
             django_https=str(uwsgi.get("DJANGO_HTTPS", "0")) == "1",
         )
 
@@ -103,7 +103,7 @@ class Site:
     def host(self) -> str:
         """Return what a browser sends as Host: without the port where a proxy in front serves that name."""
         name, port = self.names[0], self.address.rpartition(":")[2]
-        return f"{name}:{port}" if name in LOCAL else name
+        return f"{name}:{port}" if name in LOCAL or (self.https_here and port != "443") else name
 
 
 def look() -> tuple[str, list[tuple[str, str]]]:

@@ -59,6 +59,7 @@ FORMS = {
     "NGINX_GZIP": ("on|off", "on or off", "on"),
     "REQUEST_SECONDS": ("[1-9][0-9]{0,4}", "a number of seconds", "30"),
     "UPLOAD_MAX": ("[1-9][0-9]{0,8}[kmgKMG]?", "a size", "10m"),
+    "NGINX_HSTS": (r"max-age=[0-9]+(; *includeSubDomains)?(; *preload)?", "a time in seconds", "max-age=86400"),
     "DJANGO_ALLOWED_HOSTS": (
         # No spaces: a project that splits at the commas alone would refuse " www.example.com".
         r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]",
@@ -186,19 +187,31 @@ def secret_problems(key: Path) -> list[str]:
 
 def mounted_file_problems(files: list[Path]) -> list[str]:
     """Return the mounted files that a container's user may not read, as after a clone under umask 077."""
-    return [f"{file} cannot be read by others. Run: chmod o+r {file}" for file in files if not file.stat().st_mode & 4]
+    missing = [file for file in files if not file.is_file()]
+    return [
+        *(f"{file} is missing. It is named in .env, or in a file of COMPOSE_FILE" for file in missing),
+        *(
+            f"{file} cannot be read by others. Run: chmod o+r {file}"
+            for file in files
+            if file not in missing and not file.stat().st_mode & 4
+        ),
+    ]
 
 
 def port_problems(services: dict[str, Any]) -> list[str]:
     """Return the ports that cannot be bound, each with what to do."""
     held = {place for container in stack.containers() if container.running for place in container.bound}
-    return [
-        problem
-        for service, settings in services.items()
-        for address, port in bound(settings)
-        if not any(overlap((address, port), own) for own in held)
-        and (problem := port_problem(address, port, "DIRECT_PORT" if service == "direct" else "HTTP_PORT", settings))
-    ]
+    problems, seen = [], dict[int, str]()
+    for service, settings in services.items():
+        for setting, (address, port) in bound(service, settings):
+            if port in seen:
+                problems.append(
+                    f"{seen[port]} and {setting} in .env are both {port}. Set another: {setting}={port + 1}"
+                )
+            elif not any(overlap((address, port), own) for own in held):
+                problems += filter(None, [port_problem(address, port, setting, settings)])
+            seen[port] = setting
+    return problems
 
 
 def overlap(first: tuple[str, int], other: tuple[str, int]) -> bool:
@@ -219,16 +232,28 @@ def port_problem(address: str, port: int, setting: str, settings: dict[str, Any]
     if why == errno.EACCES and (settings.get("network_mode") == "host" or "rootless" in stack.security_options()):
         return (
             f"{shown} is below the ports that programs without root's rights may bind. Allow it, as root: "
-            f"sysctl -w {UNPRIVILEGED}={port}; or set another in .env: {setting}=8080"
+            f"sysctl -w {UNPRIVILEGED}={port}; or set another in .env: {setting}={port + 8000}"
         )
     return ""
 
 
-def bound(settings: dict[str, Any]) -> list[tuple[str, int]]:
-    """Return the addresses and ports of this machine that a service binds."""
+def bound(service: str, settings: dict[str, Any]) -> list[tuple[str, tuple[str, int]]]:
+    """Return the addresses and ports of this machine that a service binds, each after its setting in .env."""
     if settings.get("network_mode") == "host":
-        return [*stack.host_listen(settings.get("environment", {}))]
-    return [(port.get("host_ip", "0.0.0.0"), int(port["published"])) for port in settings.get("ports", [])]
+        places = stack.host_listen(settings.get("environment", {}))
+        return [(setting_of(service, name == stack.HOST_LISTEN_HTTPS), place) for name, place in places.items()]
+    return [
+        (
+            setting_of(service, port["target"] == stack.HTTPS_TARGET),
+            (port.get("host_ip", "0.0.0.0"), int(port["published"])),
+        )
+        for port in settings.get("ports", [])
+    ]
+
+
+def setting_of(service: str, https: bool) -> str:
+    """Return the setting in .env for a published port."""
+    return "DIRECT_PORT" if service == "direct" else "HTTPS_PORT" if https else "HTTP_PORT"
 
 
 def refusal(address: str, port: int) -> int:

@@ -28,8 +28,13 @@ ONE_OFF_LABEL = "com.docker.compose.oneoff"
 # Ours, on containers that run for one command of a verb
 TRIAL_LABEL = "ops.trial"
 MIGRATION_LABEL = "ops.migration"
-# Variables that say where the published port is bound with overrides/host-network.yaml
-HOST_LISTEN = ("NGINX_LISTEN", "UWSGI_SOCKET")
+CERTIFICATES = "certificates"
+# Variables that say where the published port is bound with overrides/host-network.yaml; the first two in stacks of
+# earlier versions
+HOST_LISTEN = ("NGINX_LISTEN", "UWSGI_SOCKET", "HTTP_SOCKET")
+HOST_LISTEN_HTTPS = "HTTPS_SOCKET"
+# The port in the container that overrides/tls.yaml publishes
+HTTPS_TARGET = 8443
 # With them, the containerd image store gives every cached build a new id, and Compose replaces all containers.
 NO_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS=1"
 # Compose reads .env and project.env for us: it fills in this file and prints the result.
@@ -147,15 +152,17 @@ def bound_by(inspected: dict[str, Any]) -> Iterator[tuple[str, int]]:
         yield from ((binding["HostIp"] or "0.0.0.0", int(binding["HostPort"] or 0)) for binding in bindings or [])
     if inspected["HostConfig"]["NetworkMode"] == "host":
         variables = dict(variable.partition("=")[::2] for variable in inspected["Config"]["Env"])
-        yield from host_listen(variables)
+        yield from host_listen(variables).values()
 
 
-def host_listen(variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """Return the address and port that a service binds on this machine's own network, if it binds one."""
-    for name in HOST_LISTEN:
+def host_listen(variables: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Return the addresses and ports that a service binds on this machine's own network, by variable."""
+    found = {}
+    for name in (*HOST_LISTEN, *([HOST_LISTEN_HTTPS] if "HTTPS" in variables else [])):
         address, _, port = variables.get(name, "").rpartition(":")
         if port.isdigit():
-            yield address.strip("[]"), int(port)
+            found[name] = (address.strip("[]"), int(port))
+    return found
 
 
 def shown(address: str, port: int) -> str:
@@ -352,14 +359,31 @@ def entrance(config: dict[str, Any]) -> str:
     return next(service for service in ("nginx-socket", "nginx") if service in config["services"])
 
 
+def has_tls(config: dict[str, Any]) -> bool:
+    """Return whether nginx serves the site over https."""
+    return CERTIFICATES in config["services"]
+
+
 def published(config: dict[str, Any], service: str) -> str:
-    """Return the host and port at which a service can be reached from this machine."""
+    """Return the host and port at which a service can be reached from this machine: https, if it has that."""
     settings = config["services"][service]
     if settings.get("network_mode") == "host":
-        return next(shown(*place) for place in host_listen(settings["environment"]))
-    port = settings["ports"][0]["target"]
+        places = host_listen(settings["environment"])
+        return shown(*places.get(HOST_LISTEN_HTTPS, next(iter(places.values()))))
+    targets = [port["target"] for port in settings["ports"]]
+    port = HTTPS_TARGET if HTTPS_TARGET in targets else targets[0]
     host, _, number = docker("port", workers(service)[0].id, f"{port}/tcp").splitlines()[0].rpartition(":")
     return f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{number}"
+
+
+def site(config: dict[str, Any]) -> str:
+    """Return the address of the site. Over https it has the first of its names, which the certificate is for."""
+    place = published(config, entrance(config))
+    if not has_tls(config):
+        return f"http://{place}/"
+    names = config["services"]["nginx"]["environment"]["NGINX_SERVER_NAMES"]
+    name, port = names.split(",")[0].strip().removeprefix("."), place.rpartition(":")[2]
+    return f"https://{name}{'' if port == '443' else f':{port}'}/"
 
 
 def end_of_log(container: Container, lines: int = 15) -> str:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from ops import stack, state
+from ops import certificate, stack, state
 from ops.console import Stop
 from ops.stack import Container
 
@@ -69,6 +69,8 @@ def gather() -> dict[str, Any]:
         # Connections that nginx has not accepted yet, and requests that no worker has
         "port": queue("nginx-socket"),
         "queue": queue("uwsgi-socket"),
+        # With overrides/tls.yaml
+        "certificate": certificate.told(),
         "containers": [container_state(container) for container in stack.workers()],
     }
 
@@ -108,6 +110,7 @@ def table(document: dict[str, Any]) -> str:
             f"transport  {document['transport']}",
             f"port       {waiting(document['port'], 'nginx-socket')}",
             f"queue      {waiting(document['queue'], 'uwsgi-socket')}",
+            *([f"TLS        {certificate.line(tls, time.time())}"] if (tls := document["certificate"]) else []),
             f"uWSGI      {', '.join(versions)}",
             "",
             *lines,

@@ -33,11 +33,10 @@ def up(transport: str | None = None) -> None:
         if not any(container.running for container in stack.containers("uwsgi")):
             print("Building the images (about two minutes the first time)", flush=True)
         now, config = deploy.bring(files, before, everything=True)
-    address = stack.published(config, stack.entrance(config))
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     other = "make up-tcp" if now.transport == "unix-socket" else "make up-unix"
     print(
-        f"\nReady: http://{address}/ over {now.transport}, {processes} workers\n"
+        f"\nReady: {stack.site(config)} over {now.transport}, {processes} workers\n"
         f'Next:  make status   make logs   make manage CMD="createsuperuser"   {other} (the other transport)'
     )
     front_page.show()
@@ -65,9 +64,8 @@ def develop() -> None:
         # Before the first container is replaced: should this be cut off, `make up` knows that none is production's.
         state.write(replace(now, digests={}))
         launch(files, "--remove-orphans", "--scale", "uwsgi=1")
-    address = stack.published(config, stack.entrance(config))
     print(
-        f"\nReady: http://{address}/ reloads {stack.settings().shown()}/ on every save, with DEBUG; "
+        f"\nReady: {stack.site(config)} reloads {stack.settings().shown()}/ on every save, with DEBUG; "
         "what it writes to /data is in dev-data/\n"
         "Next:  make logs   make attach (for breakpoint())   make manage CMD=test   make up (back to production)"
     )

@@ -115,7 +115,7 @@ def takes_port(config: dict[str, Any], service: str, running: Sequence[Container
     """Return whether a service will bind a port that a container of another one has now."""
     return any(
         preflight.overlap(place, held)
-        for place in preflight.bound(config["services"][service])
+        for _, place in preflight.bound(service, config["services"][service])
         for container in running
         if container.service != service
         for held in container.bound

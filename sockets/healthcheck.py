@@ -1,7 +1,8 @@
 #!/usr/bin/python3 -SEs
 """Health check of nginx-socket and uwsgi-socket, and the length of their queue: gets the socket from the pool.
 
-Prints one JSON line: where the socket is bound, how many connections wait in it and how many may.
+Prints one JSON line: where the socket is bound, how many connections wait in it and how many may. Of nginx-socket's
+two, over https, both addresses, and all that wait.
 uWSGI's stats do not include the queue of a Unix socket.
 """
 
@@ -14,6 +15,8 @@ from pathlib import Path
 
 # uwsgi-socket's pool has the name of the transport (sockets/transports/).
 POOL = Path("/run/pool", f"{os.environ.get('TRANSPORT', 'nginx')}.sock")
+# nginx-socket's: http and https
+MOST_SOCKETS = 2
 SECONDS = 3
 TCP_INFO_UNACKED = 24  # offset in struct tcp_info; for a listening socket: connections waiting to be accepted
 TCP_INFO_SACKED = 28  # ... and the limit (linux/net/ipv4/tcp.c, tcp_get_info)
@@ -24,17 +27,17 @@ UDIAG_SHOW_RQLEN = 0x10
 UNIX_DIAG_RQLEN = 4
 
 
-def listening_socket() -> socket.socket:
-    """Return the socket that the pool hands out. Raises OSError if it does not, or if it does not listen."""
+def listening_sockets() -> list[socket.socket]:
+    """Return the sockets that the pool hands out. Raises OSError if there is none, or if one does not listen."""
     with socket.socket(socket.AF_UNIX) as pool:
         pool.settimeout(SECONDS)
         pool.connect(str(POOL))
-        _, descriptors, _, _ = socket.recv_fds(pool, 14, 1)
+        _, descriptors, _, _ = socket.recv_fds(pool, 14, MOST_SOCKETS)
     if not descriptors:
         raise OSError("the pool handed out no socket")
-    handed = socket.socket(fileno=descriptors[0])
-    if not handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError("the pool's socket does not listen")
+    handed = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    if not all(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for one in handed):
+        raise OSError("a socket of the pool does not listen")
     return handed
 
 
@@ -67,16 +70,20 @@ def unix_queue(listening: socket.socket) -> tuple[int, int]:
     raise OSError("the kernel did not report the length of the queue")
 
 
+def described(listening: socket.socket) -> tuple[str, int, int]:
+    """Return the address of a socket, how many connections wait in it and how many may."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return str(name), *unix_queue(listening)
+    host = f"[{name[0]}]" if listening.family == socket.AF_INET6 else name[0]
+    return f"{host}:{name[1]}", *tcp_queue(listening)
+
+
 def report() -> dict[str, str | int]:
-    """Return the address of the socket and the state of its queue."""
-    with listening_socket() as listening:
-        name = listening.getsockname()
-        if listening.family == socket.AF_UNIX:
-            address, (waiting, most) = str(name), unix_queue(listening)
-        else:
-            host = f"[{name[0]}]" if listening.family == socket.AF_INET6 else name[0]
-            address, (waiting, most) = f"{host}:{name[1]}", tcp_queue(listening)
-    return {"address": address, "waiting": waiting, "most": most}
+    """Return the addresses of the sockets and the state of their queues."""
+    found = [described(listening) for listening in listening_sockets()]
+    addresses, waiting, most = zip(*found, strict=True)
+    return {"address": ", ".join(addresses), "waiting": sum(waiting), "most": min(most)}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import runs
 from tests.support.site import Site
-from tests.support.stack import CHECKOUT, SAMPLE, TRANSPORTS, Stack
+from tests.support.stack import CHECKOUT, SAMPLE, TLS, TRANSPORTS, Stack
 
 # The clean-up helper of testcontainers is an image no registry may be there to give; we clean up ourselves.
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
@@ -116,7 +116,7 @@ def images(testrun_uid: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
         if lock.read() != testrun_uid:
-            Stack("tcp", "images")("build")
+            Stack("tcp", "images", TLS)("build")
             lock.truncate(0)
             lock.write(testrun_uid)
 
@@ -151,6 +151,16 @@ def own_stack(images: None, transport: str, worker_id: str) -> Iterator[Stack]:
 def disposable_stack(own_stack: Stack) -> Stack:
     """A running stack to break: what the test before has left of it is repaired first."""
     return own_stack.healed()
+
+
+@pytest.fixture(scope="module")
+def tls_stack(images: None, transport: str, worker_id: str) -> Iterator[Stack]:
+    """A stack that serves over https, for the tests of one file."""
+    stack = Stack(transport, f"tls-{worker_id}", TLS)
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,32 @@ def test_port_80_on_the_host_network_says_how_to_allow_it(bound_at: Callable[...
     assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in bound_at("", 0, errno.EACCES, **listen)[0]
 
 
+def test_a_mounted_file_that_is_missing_or_not_for_others(tmp_path: Path) -> None:
+    """As CERTBOT_INI may name one."""
+    own = tmp_path / "certbot.ini"
+    assert preflight.mounted_file_problems([own]) == [
+        f"{own} is missing. It is named in .env, or in a file of COMPOSE_FILE"
+    ]
+    own.touch(0o600)
+    assert preflight.mounted_file_problems([own]) == [f"{own} cannot be read by others. Run: chmod o+r {own}"]
+    own.chmod(0o604)
+    assert preflight.mounted_file_problems([own]) == []
+
+
+def test_the_port_of_https_has_its_own_setting(bound_at: Callable[..., list[str]]) -> None:
+    published = [{"host_ip": "127.0.0.1", "published": str(port), "target": port} for port in (8080, 8443)]
+    said = bound_at("", 0, errno.EADDRINUSE, ports=published)
+    assert ["HTTP_PORT=8081" in said[0], "HTTPS_PORT=8444" in said[1]] == [True, True]
+    listen = {"HTTP_SOCKET": "127.0.0.1:80", "HTTPS_SOCKET": "127.0.0.1:443", "HTTPS": "1"}
+    said = bound_at("", 0, errno.EADDRINUSE, network_mode="host", environment=listen)
+    assert ["HTTP_PORT=81" in said[0], "HTTPS_PORT=444" in said[1]] == [True, True]
+
+
+def test_http_and_https_on_one_port_are_refused(bound_at: Callable[..., list[str]]) -> None:
+    published = [{"host_ip": "127.0.0.1", "published": "8443", "target": target} for target in (8080, 8443)]
+    assert "HTTP_PORT and HTTPS_PORT in .env are both 8443" in bound_at("", 0, 0, ports=published)[0]
+
+
 def test_an_address_of_another_machine(bound_at: Callable[..., list[str]]) -> None:
     assert "10.9.8.7 is not an address of this machine" in bound_at("10.9.8.7", 80, errno.EADDRNOTAVAIL)[0]
 

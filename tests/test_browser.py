@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.support.browser import browser, console
 from tests.support.checkout import Checkout
-from tests.support.stack import ROOT, wait_until
+from tests.support.stack import ROOT, free_port, wait_until
 from tests.test_newcomer import SECRET, created
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_sample]
@@ -50,6 +50,24 @@ def site(request: pytest.FixtureRequest, checkout: Checkout, driver: Remote) -> 
     driver.execute("executeCdpCommand", {"cmd": "Network.clearBrowserCookies", "params": {}})
     console(driver)
     return f"http://localhost:{checkout.environment['HTTP_PORT']}"
+
+
+@pytest.fixture
+def https_site(checkout: Checkout, driver: Remote) -> Iterator[str]:
+    """The address of the stack over https, with a browser that accepts its self-signed certificate."""
+    files = {"COMPOSE_FILE": "compose.yaml:compose.tcp.yaml:overrides/tls.yaml", "HTTPS_PORT": str(free_port())}
+    driver.get("about:blank")
+    checkout.environment |= files
+    checkout.made("up-tcp")
+    accept = {"cmd": "Security.setIgnoreCertificateErrors", "params": {"ignore": True}}
+    driver.execute("executeCdpCommand", accept)
+    console(driver)
+    # Not localhost, for which the browser would insist on https from then on
+    yield f"https://127.0.0.1:{files['HTTPS_PORT']}"
+    driver.get("about:blank")
+    driver.execute("executeCdpCommand", {**accept, "params": {"ignore": False}})
+    for name in files:
+        del checkout.environment[name]
 
 
 def click(driver: Remote, selector: str) -> None:
@@ -145,6 +163,18 @@ def test_stack_page_can_be_stopped_from_the_keyboard(site: str, driver: Remote) 
 
 def test_admin_works_without_a_word_in_the_console(site: str, driver: Remote) -> None:
     """H37: logging in over a port of one's own; then its scripts, widgets and a form under the policy."""
+    administer(site, driver)
+
+
+def test_admin_works_over_https_without_a_word_in_the_console(https_site: str, driver: Remote) -> None:
+    administer(https_site, driver)
+    assert driver.execute_script("return performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+    cookies = {cookie["name"]: cookie["secure"] for cookie in driver.get_cookies()}
+    assert cookies == {"csrftoken": True, "sessionid": True}
+
+
+def administer(site: str, driver: Remote) -> None:
+    """Log in, and have the admin change a user by its widgets."""
     driver.get(f"{site}/admin/")
     driver.find_element(By.NAME, "username").send_keys("eve")
     driver.find_element(By.NAME, "password").send_keys(SECRET)

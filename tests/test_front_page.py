@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import doctor, front_page, trace
+from ops import doctor, front_page, stack, trace
 from ops.front_page import Answer, Site
 from tests.support.stack import Stack, run
 from tests.test_state import container
@@ -129,6 +129,26 @@ def test_a_stack_that_serves_https_is_asked_over_https(serve: Serve, tmp_path: P
     site = serve({"/": (302, "https://HOST/shop"), "/shop": (200, "over https")}, context)
     answer, said = judged(replace(site, https_here=True))
     assert (answer.body, said, set(names)) == ("over https", [], {"localhost"})
+
+
+@pytest.mark.parametrize("targets", [(8080, 8443), (8443, 8080), (8080,)])
+def test_the_port_of_https_is_known_by_its_number_not_by_its_place(
+    monkeypatch: pytest.MonkeyPatch, targets: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(stack, "workers", lambda *_: [container("nginx-socket")])
+    monkeypatch.setattr(stack, "docker", lambda *words: f"127.0.0.1:1{words[-1].partition('/')[0]}\n")
+    environment = {"HTTPS_SOCKET": "127.0.0.1:443", "HTTP_SOCKET": "127.0.0.1:80"} | (
+        {"HTTPS": "1"} if 8443 in targets else {}
+    )
+    ports = {"ports": [{"target": target} for target in targets], "environment": environment}
+    config = {"services": {"nginx-socket": ports, "host": {**ports, "network_mode": "host"}}}
+    assert stack.published(config, "nginx-socket") == ("127.0.0.1:18443" if 8443 in targets else "127.0.0.1:18080")
+    assert stack.published(config, "host") == ("127.0.0.1:443" if 8443 in targets else "127.0.0.1:80")
+
+
+@pytest.mark.parametrize(("port", "host"), [(443, "shop.example"), (8443, "shop.example:8443")])
+def test_the_port_of_https_is_in_the_host_as_a_browser_sends_it(port: int, host: str) -> None:
+    assert Site(f"127.0.0.1:{port}", ["shop.example"], https_by_proxy=False, https_here=True).host == host
 
 
 def test_nothing_that_answers_is_said() -> None:

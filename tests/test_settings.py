@@ -18,6 +18,8 @@ from tests.support.stack import ROOT, run
 
 PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"))
 COMPOSE_FILES = sorted([*ROOT.glob("compose*.yaml"), *ROOT.glob("overrides/*.yaml")])
+# What a file in overrides/ takes from elsewhere
+EXTENDED = [ROOT / "certificates/service.yaml"]
 # Read from the user's shell, not from .env: they belong to her machine.
 OF_THE_MACHINE = {
     "DEV_UID",
@@ -39,7 +41,7 @@ def example() -> dict[str, str]:
 def defaults() -> dict[str, set[str]]:
     """Return each variable of the compose files with the defaults they give it."""
     found: dict[str, set[str]] = {}
-    for file in COMPOSE_FILES:
+    for file in [*COMPOSE_FILES, *EXTENDED]:
         for name, default in re.findall(r"\$\{([A-Z_]+)(?::-([^}]*))?\}", file.read_text()):
             found.setdefault(name, set()).add(default)
     return found

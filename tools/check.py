@@ -33,7 +33,7 @@ def main() -> int:
             passed += report(in_the_images(), at_once=1)
     finally:
         for transport in TRANSPORTS:
-            run(*probe(transport), "down", "--volumes", "--remove-orphans", "--rmi", "local")
+            run(*probe(transport, "tls"), "down", "--volumes", "--remove-orphans", "--rmi", "local")
     return summary(passed)
 
 
@@ -53,34 +53,35 @@ def compose(transport: str, *capabilities: str) -> list[str]:
     return ["docker", "compose", "--env-file", "tests/stack.env", "--project-name", PROJECT, *words]
 
 
-def probe(transport: str) -> list[str]:
+def probe(transport: str, *capabilities: str) -> list[str]:
     """Return the same with the tests' project in the images: in a fork, app/ is a project that we do not know."""
-    return [*compose(transport), "--file", "tests/overrides/test.yaml"]
+    return [*compose(transport, *capabilities), "--file", "tests/overrides/test.yaml"]
 
 
-def once(transport: str, service: str) -> list[str]:
+def once(service: str, transport: str, *capabilities: str) -> list[str]:
     """Return a command that runs one container of a service, to which the words to run are added."""
-    return [*probe(transport), "run", "--rm", "--no-deps", "-T", service]
+    return [*probe(transport, *capabilities), "run", "--rm", "--no-deps", "-T", service]
 
 
 def in_the_images() -> dict[str, Check]:
     """Return the checks in which nginx reads its configuration, gixy judges it, and uWSGI starts strictly."""
     found: dict[str, Check] = {}
-    for transport in TRANSPORTS:
-        found[f"nginx -t {transport}"] = command(*once(transport, "nginx"), "nginx", "-t")
-        found[f"gixy {transport}"] = gixy(transport)
+    # With TLS nginx reads most of what an override gives it.
+    for names in [(transport, *extra) for transport in TRANSPORTS for extra in ((), ("tls",))]:
+        found[f"nginx -t {' + '.join(names)}"] = command(*once("nginx", *names), "nginx", "-t")
+        found[f"gixy {' + '.join(names)}"] = gixy(*names)
     # Until the project is loaded and uWSGI would begin to serve.
     files = ("--ini", "/etc/uwsgi/uwsgi.ini", "--ini", "/etc/uwsgi/uwsgi.ini:direct")
     start = ("uwsgi", *files, "--hook-master-start", "exec:kill -INT 1")
-    found["uwsgi strict start"] = command(*once("tcp", "release"), *start)
+    found["uwsgi strict start"] = command(*once("release", "tcp"), *start)
     return found
 
 
-def gixy(transport: str) -> Check:
+def gixy(*names: str) -> Check:
     """Return the check that gixy finds nothing in the configuration as nginx has put it together."""
 
     def check() -> str:
-        printed = run(*once(transport, "nginx"), "nginx", "-T")
+        printed = run(*once("nginx", *names), "nginx", "-T")
         _, mark, rest = printed.stdout.partition("# configuration file")
         if not mark:
             return printed.stdout + printed.stderr

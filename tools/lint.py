@@ -41,6 +41,7 @@ def checks() -> dict[str, Check]:
         "mypy uwsgi": mypy("3.13", *listed("uwsgi/*.py")),
         # Apart from uwsgi/, because both folders have a healthcheck.py.
         "mypy sockets": mypy("3.13", *listed("sockets/*.py")),
+        "mypy certificates": mypy("3.13", *listed("certificates/*.py")),
     }
     if SAMPLE:
         found["mypy app"] = mypy("3.13", "app/config", "app/home")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,10 @@ class Load:
     pause_seconds: float = 0.01
     # Enough for the result to mean something; a slow machine takes longer to send them.
     least: int = 300
+    # For https
+    tls: ssl.SSLContext | None = None
+    # Further clients that open a connection for each request: over https, a full handshake each time
+    fresh_clients: int = 0
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -67,9 +72,12 @@ class Load:
     async def _all(self) -> None:
         fast = [self._client(number, self._quick) for number in range(self.clients)]
         slow = [self._client(number, self._slow) for number in range(self.slow_clients)]
-        await asyncio.gather(*fast, *slow)
+        fresh = [self._client(number, self._quick, keep=False) for number in range(self.fresh_clients)]
+        await asyncio.gather(*fast, *slow, *fresh)
 
-    async def _client(self, number: int, request: Callable[[str], tuple[bytes, Callable[[bytes], bool]]]) -> None:
+    async def _client(
+        self, number: int, request: Callable[[str], tuple[bytes, Callable[[bytes], bool]]], keep: bool = True
+    ) -> None:
         connection: Connection | None = None
         sent = 0
         while not self._stop.is_set():
@@ -79,11 +87,11 @@ class Load:
             self.requests += 1
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    connection = connection or await Connection.open(self.host, self.port)
+                    connection = connection or await Connection.open(self.host, self.port, self.tls)
                     status, body, last = await connection.ask(text)
                 if status != 200 or not right(body):
                     self._failed(text, f"{status} {body[:120]!r}")
-                if last:
+                if last or not keep:
                     connection.close()
                     connection = None
             except (OSError, EOFError, TimeoutError, ValueError) as problem:
@@ -121,9 +129,9 @@ class Connection:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, host: str, port: int) -> Connection:
+    async def open(cls, host: str, port: int, tls: ssl.SSLContext | None = None) -> Connection:
         """Connect."""
-        return cls(*await asyncio.open_connection(host, port))
+        return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname="localhost" if tls else None))
 
     def close(self) -> None:
         """Close at once."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import os
 import platform
+import ssl
 import sys
 import tempfile
 import time
@@ -22,7 +24,8 @@ import requests
 from tests.support import runs
 from tests.support.breaks import BREAKS, WRONG, Break, add_migration, put_back
 from tests.support.site import Site
-from tests.support.stack import ROOT, processes_of, run, wait_until
+from tests.support.stack import ROOT, free_port, processes_of, run, wait_until
+from tests.support.tls import SWAP, context
 from tools.load import Load
 from tools.walk import walk
 
@@ -32,6 +35,7 @@ TRANSPORTS = ("tcp", "unix-socket")
 DEADLINE_SECONDS = 60 * 60
 WORKERS = 4
 NO_DRAIN = "tests/overrides/no-drain.yaml"
+TLS = "overrides/tls.yaml"
 # The restart policy and a start
 GAP_SECONDS = 10
 
@@ -80,9 +84,15 @@ class Gap:
 def measured(site: Site, event: str, allowed: int | None, act: Callable[[], None], least: int = 0) -> Row:
     """Do something under load and count; go on until `least` requests were sent and the site serves."""
     began = time.monotonic()
-    with Load("127.0.0.1", int(site.environment["HTTP_PORT"]), clients=8, pause_seconds=0.005) as load:
+    tls = context() if TLS in site.environment["COMPOSE_FILE"] else None
+    port = int(site.environment["HTTPS_PORT" if tls else "HTTP_PORT"])
+    # Over https, half of the clients open a connection for each request, with a handshake that reads the certificate.
+    load_ = Load(
+        "127.0.0.1", port, clients=4 if tls else 8, fresh_clients=4 if tls else 0, pause_seconds=0.005, tls=tls
+    )
+    with load_ as load:
         act()
-        wait_until(lambda: site.get("/version").status_code == 200, f"serving after: {event}", 90)
+        wait_until(lambda: serves(site, tls), f"serving after: {event}", 90)
         while load.requests < least and time.monotonic() - began < DEADLINE_SECONDS / 4:
             time.sleep(0.2)
     row = Row(site.transport, event, load.requests, len(load.failures), allowed, time.monotonic() - began)
@@ -90,6 +100,16 @@ def measured(site: Site, event: str, allowed: int | None, act: Callable[[], None
     for failure in load.failures[: 5 if row.holds() else 20]:
         print(f"      {failure.second:6.1f} s  {failure.request}  {failure.reason[:110]}", flush=True)
     return row
+
+
+def serves(site: Site, tls: ssl.SSLContext | None) -> bool:
+    """Return whether the site answers; over https, if there is a context."""
+    if not tls:
+        return site.get("/version").status_code == 200
+    connection = http.client.HTTPSConnection("localhost", int(site.environment["HTTPS_PORT"]), timeout=20, context=tls)
+    with contextlib.closing(connection):
+        connection.request("GET", "/version")
+        return connection.getresponse().status == 200
 
 
 def deploys(site: Site, count: int) -> None:
@@ -206,6 +226,31 @@ def without_drain(site: Site) -> Row:
     finally:
         site.environment["COMPOSE_FILE"] = plain
         site.made("up")
+
+
+def new_certificates(site: Site, count: int) -> None:
+    """Replace the certificate and its key, five times a second."""
+    command = ("docker", "exec", name(site, "certificates"), "/venv/bin/python", "-c", SWAP, str(count), "new-keys")
+    done = run(*command, seconds=DEADLINE_SECONDS)
+    assert done.returncode == 0, done.stderr
+
+
+def reload_nginx(site: Site, count: int) -> None:
+    """Reload nginx, as is usual after a new certificate."""
+    for _ in range(count):
+        assert run("docker", "exec", name(site, "nginx"), "nginx", "-s", "reload").returncode == 0
+        time.sleep(1)
+
+
+def over_https(site: Site, count: int) -> list[Row]:
+    """Replace the certificate while the site serves over https; the control is nginx's reload."""
+    site.environment["COMPOSE_FILE"] += f":{TLS}"
+    site.environment["HTTPS_PORT"] = str(free_port())
+    site.made("up")
+    return [
+        measured(site, f"https: certificate and key replaced {count} times", 0, lambda: new_certificates(site, count)),
+        measured(site, "control: nginx reloaded 10 times", None, lambda: reload_nginx(site, 10)),
+    ]
 
 
 def typed(site: Site, verb: str) -> None:
@@ -354,6 +399,8 @@ def prove(folder: Path, transport: str, releases: int, least: int) -> list[Row |
             gap(site, "nginx-socket"),
             gap(site, "uwsgi-socket"),
             gap(site, "nginx"),
+            # For 100 s, as long as 100 000 requests take
+            *over_https(site, 25 * releases),
         ]
     finally:
         site.remove()
@@ -376,8 +423,8 @@ of a 3 s request. A request is lost when its answer is not the right one with st
 {table}
 
 A killed process loses the requests it had accepted; "may lose" is that number. The controls show that a lost request
-would be seen: nginx without its drain, and the usual tutorial setup, in which uWSGI binds its own socket and its
-container is recreated.
+would be seen: nginx without its drain, nginx's reload, which closes connections that wait for a request, and the usual
+tutorial setup, in which uWSGI binds its own socket and its container is recreated.
 
 When the process that holds the published port or the queue is killed, the requests that wait there are lost.
 What counts is how long no one is served:

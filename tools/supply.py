@@ -32,6 +32,7 @@ LOCKS = {
     "uwsgi/build/exporters/pdm/requirements.in": ANY_PYTHON,
     "uwsgi/build/exporters/pipenv/requirements.in": ANY_PYTHON,
     "uwsgi/development/requirements.in": ANY_PYTHON,
+    "certificates/requirements.in": ("--python-version", "3.13"),
     "tools/bench/peers/requirements.in": ("--python-version", "3.13"),
     # tools/venv installs only what is listed (--no-deps). playwright would be 130 MB that no test uses.
     "tests/requirements.in": (
@@ -66,11 +67,17 @@ def main() -> int:
 def sbom() -> None:
     """Write the contents of each running image to sbom/SERVICE.cdx.json. Raises Stop if the stack is not running."""
     SBOM.mkdir(exist_ok=True)
-    for service in SERVICES:
-        found = contents(stack.workers(service)[0].image)
+    for service, image in images().items():
+        found = contents(image)
         document = SBOM / f"{service}.cdx.json"
         document.write_text(JsonV1Dot6(bill(service, found)).output_as_string(indent=2) + "\n")
         print(f"{document.relative_to(ROOT)}: {len(found)} packages")
+
+
+def images() -> dict[str, str]:
+    """Return the image of each service that has its own. Raises Stop if the stack is not running."""
+    found = {service: stack.workers(service)[0].image for service in SERVICES}
+    return found | {container.service: container.image for container in stack.containers(stack.CERTIFICATES)}
 
 
 def contents(image: str) -> list[PackageURL]:
@@ -108,8 +115,7 @@ def bill(service: str, found: Sequence[PackageURL]) -> Bom:
 def outdated() -> None:
     """Print which locked Python packages and which Debian packages of the running images have a newer version."""
     rows = [(file, *row) for file in locked() for row in newer(file, compiled(file))]
-    for service in SERVICES:
-        image = stack.workers(service)[0].image
+    for service, image in images().items():
         told = inside(image, "sh", "-c", "apt-get -qq update && apt-get --simulate upgrade", options=("--user", "0"))
         rows += [(f"{service} image", *row) for row in UPGRADE.findall(told)]
     for where, name, old, new in rows:

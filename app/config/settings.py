@@ -109,15 +109,15 @@ SECURE_CSP = {
 }
 X_FRAME_OPTIONS = "DENY"
 
-# Set it when a proxy in front terminates TLS. Over plain HTTP a browser would drop the secure cookies, so no one
-# could log in, and the redirect would go to a port where nothing listens.
+# overrides/tls.yaml sets it; set it in .env when a proxy in front terminates TLS. Over plain HTTP a browser would drop
+# the secure cookies, so no one could log in, and the redirect would go to a port where nothing listens.
 HTTPS = env.bool("DJANGO_HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
-SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+# nginx sends Strict-Transport-Security, also with static files and error pages (NGINX_HSTS in .env).
+SILENCED_SYSTEM_CHECKS = ["security.W004"]
 if not HTTPS:
-    # Four checks that warn about missing TLS, which DJANGO_HTTPS=0 already says.
-    SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
+    # Three checks that warn about missing TLS, which DJANGO_HTTPS=0 already says.
+    SILENCED_SYSTEM_CHECKS += ["security.W008", "security.W012", "security.W016"]
 
 # Django's default handler prints nothing when DEBUG is off, so errors would not be logged.
 LOGGING = {

@@ -26,6 +26,7 @@ CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 SAMPLE = (ROOT / "app/home/stack.py").is_file()
 COMPOSE = "com.docker.compose"
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
+TLS = ["overrides/tls.yaml", "tests/overrides/tls.yaml"]
 # Docker's default pools hold 31, three of its own aside; a checkout takes up to three, and several may start at once.
 MOST_NETWORKS = 24
 Found = TypeVar("Found")
@@ -106,6 +107,8 @@ class Stack:
         self.transport = transport
         # Not a port that Docker chooses: it would be another one after each restart, and have to be asked for.
         self.port = free_port()
+        # Bound only with overrides/tls.yaml
+        self.https_port = free_port()
         self.project = f"test-{CHECKOUT}-{transport}-{role}"
         self.files = ["compose.yaml", TRANSPORTS[transport], "tests/overrides/test.yaml", *extra]
         self.compose = DockerCompose(
@@ -147,7 +150,7 @@ class Stack:
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run a docker compose command on this stack and return what it prints."""
-        settings = {"HTTP_PORT": str(self.port), **self.subnets}
+        settings = {"HTTP_PORT": str(self.port), "HTTPS_PORT": str(self.https_port), **self.subnets}
         done = run(*self.compose.docker_compose_command(), *arguments, environment=settings)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout

@@ -14,7 +14,7 @@ RANGE = IPv4Network("198.18.0.0/15")
 PREFIX = 28
 # Of the 8192 subnets, each parallel process has so many of its own: two must not choose the same at a time.
 PER_PROCESS = 256
-NETWORKS = ("EDGE", "INSIDE", "WIRE")
+NETWORKS = ("EDGE", "INSIDE", "WIRE", "EGRESS")
 NEXT = itertools.count()
 
 
