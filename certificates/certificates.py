@@ -385,9 +385,9 @@ def run_certbot(want: Wanted) -> tuple[int, str]:
 
 def reason(output: str) -> str:
     """Return what matters of certbot's output on a failure: what the CA said of each name, or certbot's last words."""
-    told = re.findall(r"^ *(?:Identifier|Domain): (.*)\n *Type: +(.*)\n *Detail: (.*)", output, re.MULTILINE)
-    if told:
-        return "; ".join(f"{name}: {detail}" for name, _, detail in told)
+    found = re.findall(r"^ *(?:Identifier|Domain): (.*)\n *Type: +(.*)\n *Detail: (.*)", output, re.MULTILINE)
+    if found:
+        return "; ".join(f"{name}: {detail}" for name, _, detail in found)
     boring = re.compile(
         r"Saving debug log|Ask for help|See the logfile|Requesting a cert|Renewing an|Account regist|- -|$"
     )

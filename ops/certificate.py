@@ -19,8 +19,8 @@ from ops.stop import own_files
 PROGRAM = "certificates.py"
 # certbot may take 300 s (certificates/certificates.py), and the loop may be at it already.
 SECONDS = 660
-# What the client tells, if it has a certificate
-TOLD = "kind error next refused wanted asks names missing begins until renews key sha256"
+# What the client reports, if it has a certificate
+FIELDS = "kind error next refused wanted asks names missing begins until renews key sha256"
 MISSING = "Nothing here serves https. Add overrides/tls.yaml to COMPOSE_FILE in .env, then: make up"
 
 
@@ -49,7 +49,7 @@ def text_of(name: str, setting: str) -> str:
         raise Stop(f"{setting}={name} cannot be read: {problem}") from problem
 
 
-def told() -> dict[str, Any] | None:
+def status() -> dict[str, Any] | None:
     """Return what the client knows; nothing without overrides/tls.yaml, a problem if the client does not answer."""
     containers = stack.containers(stack.CERTIFICATES)
     if not containers:
@@ -58,7 +58,7 @@ def told() -> dict[str, Any] | None:
         found = json.loads(quiet(["docker", "exec", containers[0].id, PROGRAM, "status"]) or "")
     except ValueError:
         return {"problem": "the container does not answer. Look at: make logs S=certificates"}
-    if "problem" not in found and set(TOLD.split()) - found.keys():
+    if "problem" not in found and set(FIELDS.split()) - found.keys():
         return {"problem": "the container is of another version. Type: make up"}
     return dict(found)
 
@@ -102,7 +102,7 @@ def problems(found: Mapping[str, Any], now: float) -> Iterator[str]:
 
 def look(now: float) -> list[str]:
     """Return all that is wrong with the certificate; nothing without overrides/tls.yaml."""
-    found = told()
+    found = status()
     if found is None:
         return []
     config = stack.config(state.current_files())

@@ -70,7 +70,7 @@ def gather() -> dict[str, Any]:
         "port": queue("nginx-socket"),
         "queue": queue("uwsgi-socket"),
         # With overrides/tls.yaml
-        "certificate": certificate.told(),
+        "certificate": certificate.status(),
         "containers": [container_state(container) for container in stack.workers()],
     }
 

@@ -11,8 +11,8 @@ PIDFILE = "/run/uwsgi/uwsgi.pid"
 
 
 def test_stats_can_be_read(stack: Stack) -> None:
-    told = stack.exec("uwsgi", "uwsgi", "--connect-and-read", "/run/uwsgi/stats.sock")
-    document, _ = json.JSONDecoder().raw_decode(told)
+    result = stack.exec("uwsgi", "uwsgi", "--connect-and-read", "/run/uwsgi/stats.sock")
+    document, _ = json.JSONDecoder().raw_decode(result)
     assert document["version"] == "2.0.31"
     assert len(document["workers"]) == 2
 
@@ -27,9 +27,9 @@ def test_master_fifo_takes_commands(stack: Stack) -> None:
 
 
 def test_uwsgi_socket_tells_the_length_of_its_queue(stack: Stack) -> None:
-    told = json.loads(stack.exec("uwsgi-socket", "healthcheck.py"))
-    assert told["address"] == ("0.0.0.0:20001" if stack.transport == "tcp" else "/run/wire/uwsgi.sock")
-    assert (told["waiting"], told["most"]) == (0, 1024)
+    result = json.loads(stack.exec("uwsgi-socket", "healthcheck.py"))
+    assert result["address"] == ("0.0.0.0:20001" if stack.transport == "tcp" else "/run/wire/uwsgi.sock")
+    assert (result["waiting"], result["most"]) == (0, 1024)
 
 
 @pytest.mark.slow

@@ -42,13 +42,13 @@ def findings(app: Path, variables: frozenset[str] = frozenset(), settings: str =
     return adopt.findings(app, layout.find(app, "", settings), variables)
 
 
-def said(app: Path) -> list[tuple[str, str, str]]:
+def shown(app: Path) -> list[tuple[str, str, str]]:
     """Return place, text and level of what is found."""
     return [(finding.place, finding.text, finding.level) for finding in findings(app)]
 
 
 def test_nothing_is_found_in_a_project_that_is_ready(tmp_path: Path) -> None:
-    assert said(project(tmp_path)) == []
+    assert shown(project(tmp_path)) == []
 
 
 @pytest.mark.parametrize("folder", [pytest.param("app", marks=pytest.mark.needs_sample), "tests/probe"])
@@ -90,7 +90,7 @@ def test_our_own_projects_need_no_change(folder: str) -> None:
     ],
 )
 def test_each_trap_is_named_with_its_line(tmp_path: Path, line: str, text: str, level: str) -> None:
-    found = said(project(tmp_path, f"{GOOD}{line}\n"))
+    found = shown(project(tmp_path, f"{GOOD}{line}\n"))
     assert len(found) == 1, found
     assert found[0][0] == f"shop/settings.py:{len(GOOD.splitlines()) + 1}"
     assert text in found[0][1]
@@ -128,13 +128,13 @@ def test_what_works_is_not_named(tmp_path: Path, line: str) -> None:
 def test_a_plain_startproject_breaks_nothing(tmp_path: Path) -> None:
     """DEBUG is on, so that localhost is answered without ALLOWED_HOSTS; that is not safe, but it runs."""
     app = project(tmp_path, "DEBUG = True\nALLOWED_HOSTS = []\nSECRET_KEY = 'django-insecure-x'\n")
-    assert {level for _, _, level in said(app)} == {"unsafe", "could"}
+    assert {level for _, _, level in shown(app)} == {"unsafe", "could"}
 
 
 def test_hashed_names_need_the_folder_of_their_list(tmp_path: Path) -> None:
     without = "\n".join(line for line in GOOD.splitlines() if not line.startswith("STATIC_ROOT"))
     hashed = 'STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}}'
-    assert "needs STATIC_ROOT as well" in str(said(project(tmp_path, f"{without}\n{hashed}\n")))
+    assert "needs STATIC_ROOT as well" in str(shown(project(tmp_path, f"{without}\n{hashed}\n")))
 
 
 def documented() -> str:
@@ -163,7 +163,7 @@ def test_two_settings_modules_are_named(tmp_path: Path) -> None:
     app = project(tmp_path)
     (app / "shop/wsgi.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.production")\n')
     (app / "shop/production.py").write_text("from .settings import *\nALLOWED_HOSTS = []\n")
-    found = said(app)
+    found = shown(app)
     assert ("manage.py", "names shop.settings; here everything runs with shop.production", "could") in found
     assert [place for place, _, level in found if level == "breaks"] == ["shop/production.py:2"]
     # As .env then says, and with it the other settings do not count.
@@ -173,7 +173,7 @@ def test_two_settings_modules_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["STORAGES", "LOGGING"])
 def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     without = "\n".join(line for line in GOOD.splitlines() if not line.startswith(name))
-    assert [place for place, *_ in said(project(tmp_path, without))] == ["settings"]
+    assert [place for place, *_ in shown(project(tmp_path, without))] == ["settings"]
 
 
 def test_a_package_of_settings_is_read_whole(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_package_of_settings_is_read_whole(tmp_path: Path) -> None:
     (app / "shop/base.py").rename(app / "shop/settings/base.py")
     (app / "shop/settings/production.py").write_text("from .base import *\nDEBUG = True\n")
     (app / "manage.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.production")\n')
-    assert [place for place, *_ in said(app)] == ["shop/settings/production.py:2"]
+    assert [place for place, *_ in shown(app)] == ["shop/settings/production.py:2"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_requirements_are_read(tmp_path: Path, requirements: str, place: str, te
     app = project(tmp_path, requirements=requirements)
     (app / "requirements").mkdir()
     (app / "requirements/base.txt").write_text("# common\nwhitenoise[brotli]>=6\n")
-    ((found_place, found_text, found_level),) = said(app)
+    ((found_place, found_text, found_level),) = shown(app)
     assert (found_place, found_level) == (place, level)
     assert text in found_text
 
@@ -210,7 +210,7 @@ def test_requirements_are_read(tmp_path: Path, requirements: str, place: str, te
 def test_packages_of_debian_that_are_listed_are_not_named(tmp_path: Path) -> None:
     app = project(tmp_path, requirements="mysqlclient\n")
     (app / "apt-packages.txt").write_text("build: default-libmysqlclient-dev\nbuild: pkg-config\nlibmariadb3\n")
-    assert said(app) == []
+    assert shown(app) == []
 
 
 @pytest.mark.parametrize(
@@ -232,22 +232,22 @@ def test_packages_of_debian_that_are_listed_are_not_named(tmp_path: Path) -> Non
 def test_another_python_is_named_before_the_build(tmp_path: Path, specifiers: str, admitted: bool) -> None:
     app = project(tmp_path)
     (app / "pyproject.toml").write_text(f'[project]\nrequires-python = "{specifiers}"\n')
-    assert [level for _, _, level in said(app)] == ([] if admitted else ["breaks"])
+    assert [level for _, _, level in shown(app)] == ([] if admitted else ["breaks"])
 
 
 def test_nothing_of_the_project_is_run(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     app = project(tmp_path, f"{GOOD}open({str(witness)!r}, 'w')\n")
-    assert said(app) == []
+    assert shown(app) == []
     assert not witness.exists()
 
 
 @pytest.mark.needs_sample
 def test_make_adopt_says_what_to_do(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, "adopt")
-    said = checkout.made("adopt")
-    assert "WSGI module config.wsgi:application, settings config.settings" in said
-    assert "Type: make up" in said
+    output = checkout.made("adopt")
+    assert "WSGI module config.wsgi:application, settings config.settings" in output
+    assert "Type: make up" in output
     with (checkout.folder / "app/config/settings.py").open("a") as settings:
         settings.write("DEBUG = True\n")
     assert "unsafe  config/settings.py:" in checkout.made("adopt")
@@ -282,5 +282,5 @@ def test_what_the_projects_dockerignore_keeps_from_the_build(tmp_path: Path, lin
     (app / "apt-packages.txt").write_text("libpq5\n")
     (app / "data").symlink_to("/data")
     (app / ".dockerignore").write_text(lines)
-    texts = [text for place, text, level in said(app) if (place, level) == (".dockerignore", "breaks")]
+    texts = [text for place, text, level in shown(app) if (place, level) == (".dockerignore", "breaks")]
     assert sorted(text.rpartition("!")[2] for text in texts) == left_out

@@ -80,22 +80,22 @@ def test_port_in_use(checkout: Checkout) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        said = checkout.refused("up", HTTP_PORT=str(port))
-    assert f"127.0.0.1:{port} is in use by another program" in said
-    assert f"HTTP_PORT={port + 1}" in said
+        message = checkout.refused("up", HTTP_PORT=str(port))
+    assert f"127.0.0.1:{port} is in use by another program" in message
+    assert f"HTTP_PORT={port + 1}" in message
 
 
 @pytest.fixture
 def bound_at(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """What is said of nginx at an address and port, where the machine refuses to bind it with this error."""
 
-    def said(address: str, port: int, error: int, **settings: Any) -> list[str]:
+    def message(address: str, port: int, error: int, **settings: Any) -> list[str]:
         monkeypatch.setattr(preflight, "refusal", lambda *_: error)
         monkeypatch.setattr(preflight, "answers", lambda *_: False)
         published = {"host_ip": address, "published": str(port), "target": 8080}
         return preflight.port_problems({"nginx": {"ports": [published], "environment": {}, **settings}})
 
-    return said
+    return message
 
 
 def test_port_80_is_for_docker_to_bind_not_for_this_user(bound_at: Callable[..., list[str]]) -> None:
@@ -122,11 +122,11 @@ def test_a_mounted_file_that_is_missing_or_not_for_others(tmp_path: Path) -> Non
 
 def test_the_port_of_https_has_its_own_setting(bound_at: Callable[..., list[str]]) -> None:
     published = [{"host_ip": "127.0.0.1", "published": str(port), "target": port} for port in (8080, 8443)]
-    said = bound_at("", 0, errno.EADDRINUSE, ports=published)
-    assert ["HTTP_PORT=8081" in said[0], "HTTPS_PORT=8444" in said[1]] == [True, True]
+    message = bound_at("", 0, errno.EADDRINUSE, ports=published)
+    assert ["HTTP_PORT=8081" in message[0], "HTTPS_PORT=8444" in message[1]] == [True, True]
     listen = {"HTTP_SOCKET": "127.0.0.1:80", "HTTPS_SOCKET": "127.0.0.1:443", "HTTPS": "1"}
-    said = bound_at("", 0, errno.EADDRINUSE, network_mode="host", environment=listen)
-    assert ["HTTP_PORT=81" in said[0], "HTTPS_PORT=444" in said[1]] == [True, True]
+    message = bound_at("", 0, errno.EADDRINUSE, network_mode="host", environment=listen)
+    assert ["HTTP_PORT=81" in message[0], "HTTPS_PORT=444" in message[1]] == [True, True]
 
 
 def test_http_and_https_on_one_port_are_refused(bound_at: Callable[..., list[str]]) -> None:
@@ -160,9 +160,9 @@ def test_unknown_transport(checkout: Checkout) -> None:
 
 def test_unknown_compose_file(checkout: Checkout) -> None:
     checkout.set("COMPOSE_FILE", "compose.yaml:compose.tcp.yaml:compose.pigeon.yaml")
-    said = checkout.refused("up")
-    assert "Fix .env" in said
-    assert "compose.pigeon.yaml" in said
+    message = checkout.refused("up")
+    assert "Fix .env" in message
+    assert "compose.pigeon.yaml" in message
 
 
 @pytest.mark.parametrize("name", ["manage.py", "requirements.txt"])
@@ -178,46 +178,46 @@ def test_a_project_folder_that_is_not_there(config: dict[str, Any]) -> None:
 
 def test_a_project_for_another_python(config: dict[str, Any]) -> None:
     (app_of(config) / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.14"\n')
-    said = refusal(config)
-    assert "asks for Python >=3.14. This stack has 3.13. In .env: PYTHON_IMAGE=debian:forky-slim" in said
+    message = refusal(config)
+    assert "asks for Python >=3.14. This stack has 3.13. In .env: PYTHON_IMAGE=debian:forky-slim" in message
     config["services"]["uwsgi"]["build"]["args"]["BASE_IMAGE"] = "debian:forky-slim"
     preflight.check(config)
 
 
 def test_wsgi_module_that_is_not_there(config: dict[str, Any]) -> None:
     config["services"]["uwsgi"]["build"]["args"]["UWSGI_MODULE"] = "mysite.wsgi"
-    said = refusal(config)
-    assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in said
+    message = refusal(config)
+    assert "app/ has no module mysite.wsgi. Set it in .env: UWSGI_MODULE=config.wsgi:application" in message
 
 
 def test_wsgi_module_that_does_not_import(checkout: Checkout) -> None:
     with (checkout.folder / "app/config/wsgi.py").open("a") as module:
         module.write("\nimport nothing_of_that_name\n")
-    said = checkout.refused("up")
-    assert "UWSGI_MODULE config.wsgi: ModuleNotFoundError: No module named 'nothing_of_that_name'" in said
+    message = checkout.refused("up")
+    assert "UWSGI_MODULE config.wsgi: ModuleNotFoundError: No module named 'nothing_of_that_name'" in message
 
 
 @pytest.mark.slow
 def test_wsgi_module_without_the_callable(checkout: Checkout) -> None:
-    said = checkout.refused("up", UWSGI_MODULE="config.wsgi:app")
-    assert "has no callable `app`. In .env: UWSGI_MODULE=config.wsgi:application" in said
+    message = checkout.refused("up", UWSGI_MODULE="config.wsgi:app")
+    assert "has no callable `app`. In .env: UWSGI_MODULE=config.wsgi:application" in message
 
 
 @pytest.mark.slow
 def test_addresses_that_do_not_import(checkout: Checkout) -> None:
     with (checkout.folder / "app/config/urls.py").open("a") as module:
         module.write("\nimport nothing_of_that_name\n")
-    said = checkout.refused("up")
-    assert "manage.py check" in said
-    assert "No module named 'nothing_of_that_name'" in said
+    message = checkout.refused("up")
+    assert "manage.py check" in message
+    assert "No module named 'nothing_of_that_name'" in message
 
 
 @pytest.mark.slow
 def test_requirement_that_does_not_exist(checkout: Checkout) -> None:
     (checkout.folder / "app/requirements.txt").write_text("django-uwsgi-nginx-no-such-thing==1.0\n")
-    said = checkout.refused("up")
-    assert "No matching distribution found for django-uwsgi-nginx-no-such-thing==1.0" in said
-    assert "Nothing was changed" in said
+    message = checkout.refused("up")
+    assert "No matching distribution found for django-uwsgi-nginx-no-such-thing==1.0" in message
+    assert "Nothing was changed" in message
 
 
 def test_a_failed_build_shows_the_end_of_the_step_that_failed() -> None:
@@ -232,8 +232,8 @@ def test_a_failed_build_shows_the_end_of_the_step_that_failed() -> None:
 
 @pytest.mark.parametrize("processes", ["0", "abc", "-1", "1.5", "02"])
 def test_number_of_workers(config: dict[str, Any], processes: str) -> None:
-    said = refusal(config, UWSGI_PROCESSES=processes)
-    assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in said
+    message = refusal(config, UWSGI_PROCESSES=processes)
+    assert f"UWSGI_PROCESSES has '{processes}', not a number from 1. Set it in .env: UWSGI_PROCESSES=2" in message
 
 
 def test_number_of_threads(config: dict[str, Any]) -> None:
@@ -247,7 +247,7 @@ def test_host_names(config: dict[str, Any], hosts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxies", "said"),
+    ("proxies", "message"),
     [
         ("10.0.0.300", "'10.0.0.300' does not appear to be an IPv4 or IPv6 network"),
         ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
@@ -256,25 +256,27 @@ def test_host_names(config: dict[str, Any], hosts: str) -> None:
         ("::/0", "every client could forge its address"),
     ],
 )
-def test_trusted_proxies(config: dict[str, Any], proxies: str, said: str) -> None:
-    assert said in refusal(config, "nginx", NGINX_TRUSTED_PROXIES=proxies)
+def test_trusted_proxies(config: dict[str, Any], proxies: str, message: str) -> None:
+    assert message in refusal(config, "nginx", NGINX_TRUSTED_PROXIES=proxies)
 
 
 @pytest.mark.parametrize("line", ["libpq5; rm -rf /", "--force-yes", "build:", "Libpq5", "$(id)"])
 def test_apt_packages(config: dict[str, Any], line: str) -> None:
     (app_of(config) / "apt-packages.txt").write_text(f"# a comment\n\nlibpq5\n{line}\n")
-    said = refusal(config)
-    assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in said
+    message = refusal(config)
+    assert f"app/apt-packages.txt, line 4: {line!r} is not a package name. Write libpq5, or build: libpq-dev" in message
 
 
 def test_variables_of_the_stack_in_project_env(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     names = frozenset({"DATABASE_URL", "TRANSPORT", "UWSGI_INI", "OWN"})
     monkeypatch.setattr(ops_stack, "settings", lambda: ops_stack.Settings(variables=names))
-    said = refusal(config)
-    assert "project.env sets DATABASE_URL, which the stack itself sets for every project. Move the line to .env" in said
-    assert "project.env sets TRANSPORT, which the stack itself sets for every project. Remove the line" in said
-    assert "project.env sets UWSGI_INI: uWSGI takes every name that begins with UWSGI_ for an option" in said
-    assert "OWN" not in said
+    message = refusal(config)
+    assert (
+        "project.env sets DATABASE_URL, which the stack itself sets for every project. Move the line to .env" in message
+    )
+    assert "project.env sets TRANSPORT, which the stack itself sets for every project. Remove the line" in message
+    assert "project.env sets UWSGI_INI: uWSGI takes every name that begins with UWSGI_ for an option" in message
+    assert "OWN" not in message
 
 
 @pytest.mark.parametrize("line", ["WORD=pa$word", 'WORD="pa$word"', "export WORD=${word}#x", "BUILD_COMMAND=cd $HOME"])
@@ -338,8 +340,8 @@ def test_missing_secret_is_made(tmp_path: Path) -> None:
 
 def test_all_problems_are_said_at_once(checkout: Checkout) -> None:
     (checkout.folder / "app/manage.py").unlink()
-    said = checkout.refused("up", UWSGI_PROCESSES="0", DJANGO_ALLOWED_HOSTS="*")
-    assert said.count("\n  - ") == 3
+    message = checkout.refused("up", UWSGI_PROCESSES="0", DJANGO_ALLOWED_HOSTS="*")
+    assert message.count("\n  - ") == 3
 
 
 def test_files_that_containers_may_not_read(config: dict[str, Any], tmp_path: Path) -> None:
@@ -366,9 +368,9 @@ def test_a_start_that_fails_shows_the_last_words(checkout: Checkout) -> None:
     (checkout.folder / "uwsgi/uwsgi.ini").write_text(
         (checkout.folder / "uwsgi/uwsgi.ini").read_text().replace("master = true", "master = true\nmastre = true", 1)
     )
-    said = checkout.refused("up")
-    assert "uWSGI does not start with uwsgi/uwsgi.ini" in said
-    assert "[strict-mode] unknown config directive: mastre" in said
+    message = checkout.refused("up")
+    assert "uWSGI does not start with uwsgi/uwsgi.ini" in message
+    assert "[strict-mode] unknown config directive: mastre" in message
 
 
 def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +425,7 @@ def test_python_that_is_too_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "said"),
+    ("release", "message"),
     [
         ({"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}, "Suites: trixie"),
         ({"ID": "debian", "VERSION_ID": "13", "VERSION_CODENAME": "trixie"}, "docker-compose"),
@@ -433,7 +435,7 @@ def test_python_that_is_too_old(tmp_path: Path) -> None:
     ],
 )
 def test_what_to_type_where_docker_may_not_be_installed(
-    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], said: str
+    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], message: str
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(engine, "version", lambda _: None)
@@ -442,7 +444,7 @@ def test_what_to_type_where_docker_may_not_be_installed(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "access", lambda *_: True)
     monkeypatch.setattr(engine, "install", lambda: pytest.fail("changed something"))
-    with pytest.raises(console.Stop, match=said):
+    with pytest.raises(console.Stop, match=message):
         engine.ensure()
 
 
@@ -456,7 +458,7 @@ def test_docker_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("installed", "package", "said"),
+    ("installed", "package", "message"),
     [
         (
             {"Docker Engine": (28, 0), "Compose": (2, 40), "Buildx": None},
@@ -469,7 +471,7 @@ def test_docker_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_an_engine_that_is_installed_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, installed: dict[str, tuple[int, ...] | None], package: str | None, said: str
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, tuple[int, ...] | None], package: str | None, message: str
 ) -> None:
     """An update stops every container of the machine; that of another vendor's packages removes them."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
@@ -480,7 +482,7 @@ def test_an_engine_that_is_installed_is_left_alone(
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian", "VERSION_ID": "13"})
     for change in ("install", "start"):
         monkeypatch.setattr(engine, change, lambda: pytest.fail("changed something"))
-    with pytest.raises(console.Stop, match=f"(?s)Docker is installed, .*{said}"):
+    with pytest.raises(console.Stop, match=f"(?s)Docker is installed, .*{message}"):
         engine.ensure()
 
 

@@ -21,9 +21,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     site = Checkout(tmp_path_factory.mktemp("bench"), "bench")
     done = run("make", "bench", "QUICK=1", seconds=580, cwd=site.folder, environment=site.environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout
-    assert f"\n{SYNC} " in said
-    assert "goal" not in said, "our targets are not for the reader of the report"
+    message = done.stdout
+    assert f"\n{SYNC} " in message
+    assert "goal" not in message, "our targets are not for the reader of the report"
     results = site.folder / "tools/bench/results"
     page = (results / "report.html").read_text()
     assert OURS in page

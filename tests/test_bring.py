@@ -124,8 +124,8 @@ def test_a_database_is_brought_while_the_site_serves(
 def test_what_is_no_database_is_refused(ours: Stack, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is no database at all, though it is longer than a header of one")
     sqlite3.connect(tmp_path / "empty").execute("VACUUM").close()
-    for name, said in (("text", "is not a database of SQLite"), ("empty", "is empty"), ("none", "There is no")):
-        with pytest.raises(Stop, match=said):
+    for name, message in (("text", "is not a database of SQLite"), ("empty", "is empty"), ("none", "There is no")):
+        with pytest.raises(Stop, match=message):
             bring.database(str(tmp_path / name), replace=True)
     assert users(ours) == []
 

@@ -24,7 +24,7 @@ def test_a_broken_release_never_takes_a_request(site: Site, broken: Break) -> No
             assert site.version() == version
     finally:
         site.restore()
-    assert broken.said in answer
+    assert broken.message in answer
     assert load.lost() == []
     assert site.containers() == before
     assert site.releases() == releases

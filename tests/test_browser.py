@@ -202,5 +202,5 @@ def test_the_console_would_tell_of_a_violation(site: str, driver: Remote) -> Non
     driver.execute_script(
         "const script = document.createElement('script'); script.textContent = '1'; document.body.append(script)"
     )
-    said = wait_until(lambda: console(driver), "the violation")
-    assert "Content Security Policy" in " ".join(said)
+    messages = wait_until(lambda: console(driver), "the violation")
+    assert "Content Security Policy" in " ".join(messages)

@@ -47,39 +47,43 @@ def test_a_certificate_that_is_about_to_end_or_lacks_a_name_is_a_problem() -> No
 
 
 @pytest.mark.parametrize(
-    ("output", "said"), [('{"kind": "ca"}', "another version. Type: make up"), ("", "make logs S=certificates")]
+    ("output", "message"), [('{"kind": "ca"}', "another version. Type: make up"), ("", "make logs S=certificates")]
 )
-def test_a_client_that_tells_too_little_is_named(monkeypatch: pytest.MonkeyPatch, output: str, said: str) -> None:
+def test_a_client_that_tells_too_little_is_named(monkeypatch: pytest.MonkeyPatch, output: str, message: str) -> None:
     monkeypatch.setattr(stack, "containers", lambda *_: [container("certificates")])
     monkeypatch.setattr(certificate, "quiet", lambda *_: output)
-    found = certificate.told() or {}
-    assert said in certificate.line(found, 0)
-    assert said in next(certificate.problems(found, 0))
+    found = certificate.status() or {}
+    assert message in certificate.line(found, 0)
+    assert message in next(certificate.problems(found, 0))
 
 
 WAITING = {**FOUND, "kind": "self-signed", "asks": ["example.com", "192.0.2.1"], "wanted": ["example.com"]}
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         (("127.0.0.1", 80), ["no CA can reach 127.0.0.1. In .env: HTTP_ADDRESS=0.0.0.0"]),
         (("0.0.0.0", 8080), ["a CA asks on port 80, and http is on 8080 here"]),
         (("0.0.0.0", 80), []),
     ],
 )
-def test_where_no_ca_can_ask_is_said(monkeypatch: pytest.MonkeyPatch, place: tuple[str, int], said: list[str]) -> None:
+def test_where_no_ca_can_ask_is_said(
+    monkeypatch: pytest.MonkeyPatch, place: tuple[str, int], message: list[str]
+) -> None:
     monkeypatch.setattr(certificate, "addresses", lambda *_: [])
     found = list(certificate.unreachable(WAITING, place))
-    assert [part in text for part, text in zip(said, found, strict=True)] == [True] * len(said)
+    assert [part in text for part, text in zip(message, found, strict=True)] == [True] * len(message)
     for name, value in (("kind", "ca"), ("kind", "own"), ("asks", [])):
         assert not list(certificate.unreachable({**WAITING, name: value}, place))
 
 
 def test_an_aaaa_record_that_leads_nowhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "addresses", lambda *_: ["2001:db8::1"])
-    said = list(certificate.unreachable(WAITING, ("0.0.0.0", 80)))
-    assert said == ["a CA asks example.com at 2001:db8::1 first, and this is open on IPv4 only: remove the AAAA record"]
+    message = list(certificate.unreachable(WAITING, ("0.0.0.0", 80)))
+    assert message == [
+        "a CA asks example.com at 2001:db8::1 first, and this is open on IPv4 only: remove the AAAA record"
+    ]
     assert not list(certificate.unreachable(WAITING, ("::", 80)))
 
 

@@ -78,8 +78,8 @@ def client(stack: Stack, *words: str, given: bytes = b"", **environment: str) ->
 
 def status(stack: Stack) -> dict[str, object]:
     """Return the client's status."""
-    told: dict[str, object] = json.loads(client(stack, "certificates.py", "status").stdout)
-    return told
+    result: dict[str, object] = json.loads(client(stack, "certificates.py", "status").stdout)
+    return result
 
 
 def now(stack: Stack) -> str:
@@ -121,9 +121,9 @@ def test_the_first_certificate_comes_by_itself(ca_stack: Stack) -> None:
     wait_until(lambda: is_from_the_ca(ca_stack), "a certificate of the CA for names and address", 40)
     written = float(ca_stack.exec("certificates", "stat", "--format", "%.Y", "/run/tls/site.pem"))
     print(f"from the CA {written - began.timestamp():.1f} s after the start of the client")
-    told = status(ca_stack)
-    assert (told["kind"], told["error"], told["failures"]) == ("ca", "", 0)
-    assert str(told["account"]).startswith("https://ca:14000/")
+    result = status(ca_stack)
+    assert (result["kind"], result["error"], result["failures"]) == ("ca", "", 0)
+    assert str(result["account"]).startswith("https://ca:14000/")
 
 
 def test_a_renewal_that_the_ca_asks_for_keeps_the_key_and_loses_nothing(ca_stack: Stack) -> None:
@@ -197,10 +197,10 @@ certificates.OPTIONS.write_text("server = http://ca:14001/directory\\n")
 print(json.dumps(asdict(order(current_wish(), time.time()))))
 """
     done = client(stack, "/venv/bin/python", "-c", code)
-    told = json.loads(done.stdout)
-    print(told["error"])
-    assert "too many certificates (5)" in told["error"]
-    assert datetime.fromtimestamp(told["next"], UTC).year == 2099
+    result = json.loads(done.stdout)
+    print(result["error"])
+    assert "too many certificates (5)" in result["error"]
+    assert datetime.fromtimestamp(result["next"], UTC).year == 2099
 
 
 @pytest.mark.one_transport

@@ -87,9 +87,9 @@ def test_an_address_that_is_none_is_not_taken(proxied: Stack, forged: str) -> No
     assert forged not in (meta["REMOTE_ADDR"], meta["HTTP_X_FORWARDED_FOR"])
 
 
-@pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
-def test_the_scheme_a_trusted_proxy_gives_is_the_requests(proxied: Stack, said: str, scheme: str) -> None:
-    meta = seen(proxied, X_Forwarded_Proto=said)
+@pytest.mark.parametrize(("message", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
+def test_the_scheme_a_trusted_proxy_gives_is_the_requests(proxied: Stack, message: str, scheme: str) -> None:
+    meta = seen(proxied, X_Forwarded_Proto=message)
     assert (meta["wsgi.url_scheme"], meta["HTTP_X_FORWARDED_PROTO"]) == (scheme, scheme)
 
 

@@ -18,22 +18,22 @@ TRANSPORT_FILES = {"tcp.conf", "unix-socket.conf", "tcp.ini", "unix-socket.ini"}
 MOUNTED_FILES = TRANSPORT_FILES | {"client-timeouts.conf", "django_secret_key"}
 
 
-def privileges(told: dict[str, Any]) -> dict[str, bool]:
+def privileges(result: dict[str, Any]) -> dict[str, bool]:
     """Return the rows of docker-bench-security's section 5 (containers), each with whether it is met.
 
     Left out, since they are the host's: 5.2 AppArmor and 5.3 SELinux (Docker applies what the host has), 5.28
     (images are built here). Exceptions: 5.15 wants `on-failure:5`; here a graceful reload ends the process
     with 0 and the restart policy brings it back, so it is `unless-stopped`, and `make doctor` finds loops.
     """
-    host, config = told["HostConfig"], told["Config"]
-    binds = [mount for mount in told["Mounts"] if mount["Type"] == "bind"]
-    published = [one for ports in (told["NetworkSettings"]["Ports"] or {}).values() for one in ports or []]
+    host, config = result["HostConfig"], result["Config"]
+    binds = [mount for mount in result["Mounts"] if mount["Type"] == "bind"]
+    published = [one for ports in (result["NetworkSettings"]["Ports"] or {}).values() for one in ports or []]
     return {
         "5.4 capabilities": host["CapDrop"] == ["ALL"] and not host["CapAdd"],
         "5.5 not privileged": not host["Privileged"],
         "5.6 no directories of the host": {mount["Source"].rpartition("/")[2] for mount in binds} <= MOUNTED_FILES,
         "5.8 no privileged ports": all(int(one["HostPort"]) >= 1024 for one in published),
-        "5.9 no needless ports": len(published) <= ("nginx-socket" in told["Name"]),
+        "5.9 no needless ports": len(published) <= ("nginx-socket" in result["Name"]),
         "5.10 not the host's network": host["NetworkMode"] != "host",
         "5.11 memory": 0 < host["Memory"] <= 512 << 20,
         "5.12 cpu": host["CpuShares"] >= 1024,
@@ -49,11 +49,11 @@ def privileges(told: dict[str, Any]) -> dict[str, bool]:
         "5.22 seccomp": not any("seccomp" in one for one in host["SecurityOpt"]),
         "5.25 cgroup": not host["CgroupParent"],
         "5.26 no new privileges": "no-new-privileges:true" in host["SecurityOpt"],
-        "5.27 health check": "release" in told["Name"] or bool(config["Healthcheck"]["Test"]),
+        "5.27 health check": "release" in result["Name"] or bool(config["Healthcheck"]["Test"]),
         "5.29 processes limited": 0 < host["PidsLimit"] <= 128,
-        "5.30 not the default bridge": "bridge" not in told["NetworkSettings"]["Networks"],
+        "5.30 not the default bridge": "bridge" not in result["NetworkSettings"]["Networks"],
         "5.31 user namespace": host["UsernsMode"] != "host",
-        "5.32 not Docker's socket": not any("docker.sock" in mount["Source"] for mount in told["Mounts"]),
+        "5.32 not Docker's socket": not any("docker.sock" in mount["Source"] for mount in result["Mounts"]),
     }
 
 
@@ -89,8 +89,10 @@ def test_log_is_rotated(stack: Stack, service: str) -> None:
 
 @pytest.mark.parametrize("service", LONG_RUNNING)
 def test_every_process_is_an_ordinary_user(stack: Stack, service: str) -> None:
-    told = stack.exec(service, "sh", "-c", "grep -h -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/[0-9]*/status")
-    values = {tuple(line.split()) for line in told.splitlines()}
+    result = stack.exec(
+        service, "sh", "-c", "grep -h -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/[0-9]*/status"
+    )
+    values = {tuple(line.split()) for line in result.splitlines()}
     assert all(int(value[1]) >= 10001 for value in values if value[0] == "Uid:")
     assert {value for value in values if value[0] != "Uid:"} == {
         ("CapEff:", "0" * 16),
@@ -127,8 +129,8 @@ def test_what_can_be_written_cannot_be_run(stack: Stack, service: str) -> None:
     ours = {place: flags for place, flags in in_memory.items() if not re.match("/dev$|/proc|/sys", place)}
     assert "/tmp" in ours or service.endswith("-socket")
     assert {place for place, flags in ours.items() if not {"noexec", "nosuid", "nodev"} <= flags} == set()
-    told = stack.container(service)["Mounts"]
-    assert [mount["Destination"] for mount in told if mount["Type"] == "bind" and mount["RW"]] == []
+    result = stack.container(service)["Mounts"]
+    assert [mount["Destination"] for mount in result if mount["Type"] == "bind" and mount["RW"]] == []
 
 
 @pytest.mark.one_transport
@@ -186,9 +188,9 @@ def test_every_network_of_what_runs_code_is_internal(stack: Stack, service: str)
 def test_health_check_passes_and_says_what_it_proves(stack: Stack, service: str) -> None:
     health = stack.container(service)["State"]["Health"]
     assert health["Status"] == "healthy"
-    said = health["Log"][-1]["Output"]
+    message = health["Log"][-1]["Output"]
     # The probe has no /healthz: uwsgi answers for it.
-    assert ("waiting" if service.endswith("-socket") else "/healthz answers 200") in said
+    assert ("waiting" if service.endswith("-socket") else "/healthz answers 200") in message
 
 
 @pytest.mark.slow

@@ -52,9 +52,9 @@ def project(tmp_path: Path) -> Path:
 def test_any_engine_of_sqlite_is_copied(project: Path, option: list[str]) -> None:
     """With --copy, before RELEASE_COMMAND; without, before the migrations that it runs itself."""
     copies = project.parent / "copies"
-    said = python(project, "-c", PROGRAM, str(ROOT / "uwsgi/start/migrate.py"), str(copies), *option)
+    message = python(project, "-c", PROGRAM, str(ROOT / "uwsgi/start/migrate.py"), str(copies), *option)
     (copy,) = copies.iterdir()
-    assert f"the database before them: {copy}" in said
+    assert f"the database before them: {copy}" in message
     with closing(sqlite3.connect(copy)) as database:
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
 

@@ -19,9 +19,9 @@ def test_deploys_and_rollback_lose_no_request(site: Site) -> None:
     with site.load() as load:
         for number in range(2):
             site.change(f"release {number}")
-            said = site.made("deploy")
+            message = site.made("deploy")
             assert site.version() == f"release {number}"
-            assert re.search(r"retirement of 1 +[\d.]+ s", said)
+            assert re.search(r"retirement of 1 +[\d.]+ s", message)
         began = time.monotonic()
         site.made("rollback")
         print(f"rollback: {time.monotonic() - began:.1f} s")
@@ -92,9 +92,9 @@ def test_scaling_up_and_down_loses_no_request_and_deploy_keeps_the_number(site: 
 @pytest.mark.one_transport
 @pytest.mark.parametrize("number", ["0", "-1", "two", "100000"])
 def test_a_number_of_containers_that_cannot_be_is_refused(site: Site, number: str) -> None:
-    said = site.refused("scale", f"N={number}")
-    assert f"N is '{number}', not a number from 1 to " in said
-    assert "MB (mem_limit)" in said
+    message = site.refused("scale", f"N={number}")
+    assert f"N is '{number}', not a number from 1 to " in message
+    assert "MB (mem_limit)" in message
     assert len(site.uwsgi()) == 1
 
 

@@ -59,7 +59,7 @@ def answers_within(site: Checkout, path: str, text: str, seconds: float) -> None
     wait_until(lambda: text in site.get(path).text, f"{path} says {text}", seconds)
 
 
-def said(views: str, word: str) -> str:
+def with_word(views: str, word: str) -> str:
     """Return the source of the views with one that says a word more."""
     before, after = views.rsplit("return JsonResponse(", 1)
     return f"{before}return JsonResponse({{'said': '{word}'}} | {after}"
@@ -79,7 +79,7 @@ def test_saved_python_takes_effect(site: Checkout) -> None:
     for word in ("first", "second", "third"):
         for _ in range(8):  # Django imports views at the first request: then no worker has the new code by chance
             site.get("/api/request")
-        views.write_text(said(before, word))
+        views.write_text(with_word(before, word))
         began = time.monotonic()
         answers_within(site, "/api/request", word, 10)
         took.append(time.monotonic() - began)
@@ -129,7 +129,7 @@ def test_breakpoint_is_reached_through_make_attach(site: Checkout) -> None:
     views = site.folder / "app/home/views.py"
     before = views.read_text()
     stop = "seen = 41 + 1; request.GET and breakpoint(); return JsonResponse("
-    views.write_text(said(before, "ready").replace("return JsonResponse(", stop))
+    views.write_text(with_word(before, "ready").replace("return JsonResponse(", stop))
     answers: list[requests.Response] = []
     ours, theirs = pty.openpty()
     attached = subprocess.Popen(
@@ -161,14 +161,14 @@ def test_breakpoint_is_reached_through_make_attach(site: Checkout) -> None:
 def read_until(terminal: int, wanted: bytes, seconds: float = 20) -> bytes:
     """Return what a terminal prints up to the wanted words."""
     os.set_blocking(terminal, False)
-    deadline, said = time.monotonic() + seconds, b""
-    while wanted not in said:
-        assert time.monotonic() < deadline, said.decode()
+    deadline, printed = time.monotonic() + seconds, b""
+    while wanted not in printed:
+        assert time.monotonic() < deadline, printed.decode()
         try:
-            said += os.read(terminal, 4096)
+            printed += os.read(terminal, 4096)
         except BlockingIOError:
             time.sleep(0.05)
-    return said
+    return printed
 
 
 @pytest.mark.slow

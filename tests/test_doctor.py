@@ -29,7 +29,7 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
 
 @pytest.mark.one_transport
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"uwsgi": {"harakiri": "36"}}, "worker-reload-mercy (uwsgi/uwsgi.ini) is 9 s, not above harakiri"),
         ({"uwsgi": {"worker-reload-mercy": "60"}}, "stop_grace_period of uwsgi (compose.yaml) is 40 s"),
@@ -55,14 +55,14 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
         ({"unhealthy": ["uwsgi-1"]}, "uwsgi-1 is unhealthy"),
     ],
 )
-def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, object], said: str) -> None:
+def test_each_number_out_of_order_is_found(examined: Stack, change: dict[str, object], message: str) -> None:
     facts = doctor.gather()
     merged = {
         name: {**getattr(facts, name), **value} if name in ("uwsgi", "nginx") and isinstance(value, dict) else value
         for name, value in change.items()
     }
     found = doctor.examine(dataclasses.replace(facts, **merged))  # type: ignore[arg-type]
-    assert said in "\n".join(found)
+    assert message in "\n".join(found)
 
 
 @pytest.mark.slow_on_tcp

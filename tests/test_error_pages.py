@@ -26,13 +26,13 @@ def test_error_page_is_html_by_default_and_json_on_demand(stack: Stack) -> None:
     page = stack.get("/static/none")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["X-Request-ID"] in page.text
-    told = stack.get("/static/none", headers=JSON)
-    assert told.status_code == 404
-    assert told.headers["Content-Type"] == "application/json"
-    assert told.json() == {
+    result = stack.get("/static/none", headers=JSON)
+    assert result.status_code == 404
+    assert result.headers["Content-Type"] == "application/json"
+    assert result.json() == {
         "status": 404,
         "error": "Page not found.",
-        "request_id": told.headers["X-Request-ID"],
+        "request_id": result.headers["X-Request-ID"],
     }
 
 

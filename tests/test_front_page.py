@@ -64,8 +64,8 @@ GOOD: Pages = {"/": (200, STYLED), "/static/shop.css": (200, ""), "/assets/a.js"
 
 
 def test_a_good_page_is_told_by_its_title_and_nothing_else(serve: Serve) -> None:
-    answer, said = judged(serve(GOOD))
-    assert (answer.status, answer.title, said) == (200, ' "The shop"', [])
+    answer, message = judged(serve(GOOD))
+    assert (answer.status, answer.title, message) == (200, ' "The shop"', [])
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -74,12 +74,14 @@ def test_a_site_without_a_front_page_is_no_alarm(serve: Serve, status: int) -> N
 
 
 def test_redirects_on_the_site_are_followed(serve: Serve) -> None:
-    answer, said = judged(serve({"/": (302, "/en/"), "/en/": (301, "http://HOST/en/shop"), "/en/shop": (200, "here")}))
-    assert (answer.body, said) == ("here", [])
+    answer, message = judged(
+        serve({"/": (302, "/en/"), "/en/": (301, "http://HOST/en/shop"), "/en/shop": (200, "here")})
+    )
+    assert (answer.body, message) == ("here", [])
 
 
 @pytest.mark.parametrize(
-    ("pages", "said"),
+    ("pages", "message"),
     [
         ({"/": (301, "https://HOST/")}, "nothing here serves https. Set SECURE_SSL_REDIRECT = False in your settings"),
         ({"/": (302, "/")}, "it redirects to itself"),
@@ -93,15 +95,15 @@ def test_redirects_on_the_site_are_followed(serve: Serve) -> None:
         ({**GOOD, "/assets/a.js": (404, "")}, 'In settings: STATIC_URL = "/static/"'),
     ],
 )
-def test_what_is_bad_is_said_with_the_setting_to_change(serve: Serve, pages: Pages, said: str) -> None:
-    assert [said in text for text in judged(serve(pages))[1]] == [True]
+def test_what_is_bad_is_said_with_the_setting_to_change(serve: Serve, pages: Pages, message: str) -> None:
+    assert [message in text for text in judged(serve(pages))[1]] == [True]
 
 
 def test_odd_addresses_on_a_page_are_no_error(serve: Serve) -> None:
     """What a template or an editor has written must not end a good deploy with a traceback."""
     links = "".join(f'<link rel="stylesheet" href="{href}">' for href in ("http://[broken/a.css", "/static/stätte.css"))
-    _, said = judged(serve({"/": (200, links)}))
-    assert ["findstatic stätte.css" in line for line in said] == [True]
+    _, message = judged(serve({"/": (200, links)}))
+    assert ["findstatic stätte.css" in line for line in message] == [True]
     for address in ("http://[broken", "/übersicht", "http://HOST:port/"):
         front_page.visit(serve({"/": (302, address)}))
 
@@ -127,8 +129,8 @@ def test_a_stack_that_serves_https_is_asked_over_https(serve: Serve, tmp_path: P
     context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
     context.sni_callback = lambda _socket, name, _context: names.append(name)
     site = serve({"/": (302, "https://HOST/shop"), "/shop": (200, "over https")}, context)
-    answer, said = judged(replace(site, https_here=True))
-    assert (answer.body, said, set(names)) == ("over https", [], {"localhost"})
+    answer, message = judged(replace(site, https_here=True))
+    assert (answer.body, message, set(names)) == ("over https", [], {"localhost"})
 
 
 @pytest.mark.parametrize("targets", [(8080, 8443), (8443, 8080), (8080,)])
@@ -152,9 +154,9 @@ def test_the_port_of_https_is_in_the_host_as_a_browser_sends_it(port: int, host:
 
 
 def test_nothing_that_answers_is_said() -> None:
-    answer, said = judged(Site("127.0.0.1:1", ["localhost"], False))
+    answer, message = judged(Site("127.0.0.1:1", ["localhost"], False))
     assert answer.status == 0
-    assert "gives no answer (" in said[0]
+    assert "gives no answer (" in message[0]
 
 
 def test_the_end_of_the_traceback_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,9 +170,9 @@ def test_the_end_of_the_traceback_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     monkeypatch.setattr(trace, "log", lambda _: [("", line) for line in lines])
     answer = Answer("http://localhost/", 500, {"x-request-id": "id-of-it"})
-    (said,) = front_page.judge(Site("", ["localhost"], False), answer, [container("uwsgi")])
-    assert said.splitlines()[0] == "it answers 500. All of it: make trace ID=id-of-it"
-    assert [line.strip() for line in said.splitlines()[2:]] == [line.strip() for line in lines[2:5]]
+    (message,) = front_page.judge(Site("", ["localhost"], False), answer, [container("uwsgi")])
+    assert message.splitlines()[0] == "it answers 500. All of it: make trace ID=id-of-it"
+    assert [line.strip() for line in message.splitlines()[2:]] == [line.strip() for line in lines[2:5]]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,8 @@ def test_a_folder_that_cannot_be_written_is_explained(monkeypatch: pytest.Monkey
     lines.append("GET / 500 in 3 ms by worker 1, request id-of-it")
     monkeypatch.setattr(trace, "log", lambda _: [("", line) for line in lines])
     answer = Answer("http://localhost/", 500, {"x-request-id": "id-of-it"})
-    (said,) = front_page.judge(Site("", ["localhost"], False), answer, [container("uwsgi")])
-    assert ("Folders that your project writes to" in said) == hint
+    (message,) = front_page.judge(Site("", ["localhost"], False), answer, [container("uwsgi")])
+    assert ("Folders that your project writes to" in message) == hint
 
 
 def test_a_database_left_next_to_the_project_is_found(tmp_path: Path) -> None:
@@ -213,10 +215,10 @@ def test_a_database_left_next_to_the_project_is_found(tmp_path: Path) -> None:
 @pytest.mark.slow_on_tcp
 def test_doctor_and_every_start_say_it_from_the_running_stack(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
-    line, said = front_page.look()
+    line, message = front_page.look()
     assert line == f'GET / as localhost:{stack.port}: 404 "Not Found"'
-    assert [word for word, _ in said] == ["could"]
-    assert "security.W" in said[0][1]
+    assert [word for word, _ in message] == ["could"]
+    assert "security.W" in message[0][1]
     done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": stack.project})
     assert done.stdout.splitlines()[0] == f"Front page: {line}"
     bad = doctor.examine(doctor.Facts({}, {}, {}, {}, findings=[("unsafe", "DEBUG is on")]), [doctor.page])

@@ -27,8 +27,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 
 
 def test_it_serves_pages_and_files_at_the_same_address(site: Checkout) -> None:
-    said = site.made("up-unix")
-    assert f"Ready: http://127.0.0.1:{site.environment['HTTP_PORT']}/" in said
+    message = site.made("up-unix")
+    assert f"Ready: http://127.0.0.1:{site.environment['HTTP_PORT']}/" in message
     page = site.get("/")
     assert page.status_code == 200
     assert site.get("/api/request").json()["transport"] == "unix-socket"

@@ -258,9 +258,9 @@ def test_every_verb_is_typed_or_left_out_for_a_reason() -> None:
 def test_what_root_has_made_is_one_sentence(user: User) -> None:
     """Root types the first command in a checkout that is to be the user's."""
     assert run("ops/run", "setup", cwd=user.folder, environment=user.environment).returncode == 0
-    said = user.refused("up")
-    assert "belongs to root, and your user may not use it. Type make as that user, or make the files yours" in said
-    assert f'sudo chown -R "$(id -un)" {user.folder}' in said
+    message = user.refused("up")
+    assert "belongs to root, and your user may not use it. Type make as that user, or make the files yours" in message
+    assert f'sudo chown -R "$(id -un)" {user.folder}' in message
     # Compose reads it for every verb, and would name .env as the file to fix.
     assert f"{user.folder}/project.env belongs to root" in user.refused("status")
     user.own()

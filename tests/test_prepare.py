@@ -83,7 +83,7 @@ print([os.environ.get(name) for name in ("DJANGO_SETTINGS_MODULE", "OWN", "UNSET
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         ("KeyError('MAIL')", "Put variables that they read into project.env"),
         ("ModuleNotFoundError('no environ')", "to your requirements"),
@@ -92,5 +92,5 @@ print([os.environ.get(name) for name in ("DJANGO_SETTINGS_MODULE", "OWN", "UNSET
         ("Exception('Error loading psycopg2 or psycopg module')", "apt-packages.txt"),
     ],
 )
-def test_settings_that_do_not_load_have_a_way_out(project: Path, raised: str, said: str) -> None:
-    assert said in build(project, f"print(prepare.way_out({raised}))")
+def test_settings_that_do_not_load_have_a_way_out(project: Path, raised: str, message: str) -> None:
+    assert message in build(project, f"print(prepare.way_out({raised}))")

@@ -47,9 +47,9 @@ def checked(container: str) -> tuple[list[Said], list[Said]]:
     """Return what the checks find in each of CORRECT, and in each of WRONG."""
     wrong = [settings for settings, *_ in WRONG]
     done = run("docker", "exec", container, "python", "-c", CHECK, json.dumps([*CORRECT, *wrong]))
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(said) == len(CORRECT) + len(WRONG), done.stderr
-    return said[: len(CORRECT)], said[len(CORRECT) :]
+    message = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(message) == len(CORRECT) + len(WRONG), done.stderr
+    return message[: len(CORRECT)], message[len(CORRECT) :]
 
 
 def sqlite(name: str) -> dict[str, Any]:
@@ -102,8 +102,8 @@ CORRECT: list[dict[str, Any]] = [
 
 @pytest.mark.one_transport
 def test_correct_projects_are_left_in_peace(stack: Stack) -> None:
-    said, _ = checked(stack.container("uwsgi")["Id"])
-    found = zip(CORRECT, said, strict=True)
+    message, _ = checked(stack.container("uwsgi")["Id"])
+    found = zip(CORRECT, message, strict=True)
     assert [(settings, messages) for settings, messages in found if messages] == []
 
 
@@ -171,6 +171,6 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=[str(one[0])[:60] for one in WRONG])
 def test_each_setting_that_is_wrong_here_is_found(stack: Stack, number: int) -> None:
     _, level, name, text = WRONG[number]
-    said = checked(stack.container("uwsgi")["Id"])[1][number]
-    assert [(one, identifier) for one, identifier, _ in said] == [(level, name)], said
-    assert text in said[0][2]
+    message = checked(stack.container("uwsgi")["Id"])[1][number]
+    assert [(one, identifier) for one, identifier, _ in message] == [(level, name)], message
+    assert text in message[0][2]

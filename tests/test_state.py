@@ -151,7 +151,7 @@ class Brought(Exception):
 
 
 @pytest.mark.parametrize(
-    ("written", "asked", "files", "said"),
+    ("written", "asked", "files", "message"),
     [
         (None, None, TCP, ""),
         (State(UNIX, "unix-socket"), None, UNIX, "COMPOSE_FILE in .env names tcp. To change over: make up-tcp"),
@@ -165,11 +165,11 @@ def test_make_up_keeps_the_transport_that_runs(
     written: State | None,
     asked: str | None,
     files: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     brought, printed = up_in(written, asked)
     assert brought == [*files]
-    assert said in printed
+    assert message in printed
 
 
 @pytest.fixture

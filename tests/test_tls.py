@@ -33,8 +33,8 @@ def answer(stack: Stack, path: str, *headers: str, method: str = "GET", name: st
 
 def echo(stack: Stack, *headers: str) -> dict[str, str]:
     """Return what Django sees of a request over https."""
-    told: dict[str, str] = json.loads(answer(stack, "/echo", *headers).partition(b"\r\n\r\n")[2])
-    return told
+    result: dict[str, str] = json.loads(answer(stack, "/echo", *headers).partition(b"\r\n\r\n")[2])
+    return result
 
 
 def test_https_answers_at_once_without_a_ca(tls_stack: Stack) -> None:
@@ -105,10 +105,10 @@ def test_a_host_other_than_the_name_in_the_handshake_gets_nothing(tls_stack: Sta
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_http_is_redirected_with_method_path_and_query(tls_stack: Stack, method: str) -> None:
     path = "/echo/a%20b%0A?c=%2F&d"
-    told = requests.request(method, tls_stack.url(path), allow_redirects=False, timeout=20)
-    assert (told.status_code, told.headers["Location"]) == (308, f"https://localhost:{tls_stack.https_port}{path}")
-    assert "Strict-Transport-Security" not in told.headers
-    assert told.headers["X-Content-Type-Options"] == "nosniff"
+    result = requests.request(method, tls_stack.url(path), allow_redirects=False, timeout=20)
+    assert (result.status_code, result.headers["Location"]) == (308, f"https://localhost:{tls_stack.https_port}{path}")
+    assert "Strict-Transport-Security" not in result.headers
+    assert result.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_nothing_but_redirects_is_served_over_http(tls_stack: Stack) -> None:
@@ -126,8 +126,8 @@ def test_the_challenge_of_a_ca_is_answered_over_http(tls_stack: Stack) -> None:
 
 def test_http_sent_to_the_port_of_https_is_redirected(tls_stack: Stack) -> None:
     address = f"localhost:{tls_stack.https_port}"
-    told = requests.get(f"http://{address}/echo?a", allow_redirects=False, timeout=20)
-    assert (told.status_code, told.headers["Location"]) == (308, f"https://{address}/echo?a")
+    result = requests.get(f"http://{address}/echo?a", allow_redirects=False, timeout=20)
+    assert (result.status_code, result.headers["Location"]) == (308, f"https://{address}/echo?a")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_what_nginx_refuses_has_hsts_as_well(tls_stack: Stack) -> None:
 
 def test_django_sees_https_and_a_client_cannot_say_otherwise(tls_stack: Stack) -> None:
     for forged in ((), ("X-Forwarded-Proto: http",), ("X-Forwarded-Ssl: off",), ("Https: off",)):
-        told = echo(tls_stack, *forged)
-        assert (told["scheme"], told["url"]) == ("https", "https://localhost/echo"), forged
+        result = echo(tls_stack, *forged)
+        assert (result["scheme"], result["url"]) == ("https", "https://localhost/echo"), forged
 
 
 def test_django_https_follows_by_itself(tls_stack: Stack) -> None:
@@ -324,8 +324,8 @@ def sslyze(stack: Stack, home: Path, *options: str) -> str:
 @pytest.mark.one_transport
 def test_no_request_is_taken_before_the_handshake_ends(tls_stack: Stack, tmp_path: Path) -> None:
     """0-RTT: someone on the wire could send such a request again, and Django could not tell."""
-    told = json.loads(sslyze(tls_stack, tmp_path, "--early_data", "--json_out=-"))
-    found = told["server_scan_results"][0]["scan_result"]["tls_1_3_early_data"]
+    result = json.loads(sslyze(tls_stack, tmp_path, "--early_data", "--json_out=-"))
+    found = result["server_scan_results"][0]["scan_result"]["tls_1_3_early_data"]
     assert (found["status"], found["result"]) == ("COMPLETED", {"supports_early_data": False})
 
 
@@ -337,6 +337,6 @@ def test_sslyze_finds_it_compliant(tls_stack: Stack, profile: str, tmp_path: Pat
     options = ["--mozilla_config=intermediate"]
     if profile != "5.7":
         options = [f"--custom_tls_config={ROOT / 'tests/support/mozilla-intermediate-6.0.json'}"]
-    told = sslyze(tls_stack, tmp_path, *options)
+    result = sslyze(tls_stack, tmp_path, *options)
     # Not compliant for this reason alone: a stack without a CA has a self-signed certificate.
-    assert re.findall(r"^        \* (\w+):.*", told, re.MULTILINE) == ["certificate_path_validation"], told
+    assert re.findall(r"^        \* (\w+):.*", result, re.MULTILINE) == ["certificate_path_validation"], result

@@ -68,8 +68,8 @@ def host_site(tmp_path: Path) -> Iterator[TlsSite]:
 
 
 def test_make_up_serves_https_and_waits_for_no_ca(site: TlsSite) -> None:
-    said = site.made("up")
-    assert f"Ready: https://{NAME}:{site.environment['HTTPS_PORT']}/ over unix-socket" in said
+    message = site.made("up")
+    assert f"Ready: https://{NAME}:{site.environment['HTTPS_PORT']}/ over unix-socket" in message
     assert site.session.get(site.url("/"), timeout=20).status_code == 200
     assert site.session.get(f"http://localhost:{site.environment['HTTP_PORT']}/", timeout=20).url == site.url("/")
 
@@ -90,32 +90,32 @@ def test_a_form_is_accepted_over_https_and_its_cookies_are_secure(site: TlsSite)
     assert token
     form = {"username": "boss", "password": PASSWORD, "next": "/admin/"}
     for origin, status in (("https://other.example.com", 403), (site.url(""), 302)):
-        told = site.session.post(
+        result = site.session.post(
             site.url("/admin/login/"),
             data={**form, "csrfmiddlewaretoken": token[1]},
             headers={"Origin": origin, "Referer": f"{origin}/"},
             allow_redirects=False,
             timeout=20,
         )
-        assert told.status_code == status, f"{origin}: {told.text[:500]}"
+        assert result.status_code == status, f"{origin}: {result.text[:500]}"
     assert {cookie.name: cookie.secure for cookie in site.session.cookies} == {"csrftoken": True, "sessionid": True}
 
 
 def test_the_samples_pages_have_nginxs_hsts(site: TlsSite) -> None:
     for path in ("/", "/static/none", "/nowhere"):
-        told = site.session.get(site.url(path), timeout=20)
-        assert told.headers["Strict-Transport-Security"] == "max-age=86400", path
+        result = site.session.get(site.url(path), timeout=20)
+        assert result.headers["Strict-Transport-Security"] == "max-age=86400", path
 
 
 def test_why_there_is_no_certificate_yet_is_said_with_what_to_change(site: TlsSite) -> None:
-    said = site.refused("certificate")
-    assert f"Asking for a certificate for {NAME}\n" in said
-    assert "no certificate: " in said
+    message = site.refused("certificate")
+    assert f"Asking for a certificate for {NAME}\n" in message
+    assert "no certificate: " in message
     assert f"{NAME}, localhost  self-signed  until " in site.made("status")
-    said = site.refused("doctor")
-    assert "no new certificate: " in said
-    assert f"a CA asks on port 80, and http is on {site.environment['HTTP_PORT']} here" in said
-    assert "no CA can reach 127.0.0.1. In .env: HTTP_ADDRESS=0.0.0.0" in said
+    message = site.refused("doctor")
+    assert "no new certificate: " in message
+    assert f"a CA asks on port 80, and http is on {site.environment['HTTP_PORT']} here" in message
+    assert "no CA can reach 127.0.0.1. In .env: HTTP_ADDRESS=0.0.0.0" in message
 
 
 def test_your_own_certificate_is_served_by_one_command_and_by_no_other_replaced(site: TlsSite, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_your_own_certificate_is_served_by_one_command_and_by_no_other_replaced(
         (tmp_path / f"{name}.key").write_bytes(b"-----BEGIN PRIVATE" + key)
     wrong = site.refused("certificate", f"CERT={tmp_path}/own.pem", f"KEY={tmp_path}/other.key")
     assert "Nothing was changed: the key does not belong to the first certificate" in wrong
-    said = site.made("certificate", f"CERT={tmp_path}/own.pem", f"KEY={tmp_path}/own.key")
-    assert "Nothing is ordered or renewed any more. Back to a CA: make certificate" in said
+    message = site.made("certificate", f"CERT={tmp_path}/own.pem", f"KEY={tmp_path}/own.key")
+    assert "Nothing is ordered or renewed any more. Back to a CA: make certificate" in message
     assert served(site) == own.leaf
     assert f"{NAME}, localhost  own  until " in site.made("status")
     assert "checks, nothing wrong." in site.made("doctor")
@@ -151,8 +151,8 @@ def test_a_changed_hsts_is_one_setting_and_a_wrong_one_is_refused(site: TlsSite)
     assert "NGINX_HSTS has" in site.refused("up", NGINX_HSTS="one year")
     site.set("NGINX_HSTS", "max-age=63072000; includeSubDomains")
     site.made("up")
-    told = site.session.get(site.url("/"), timeout=20)
-    assert told.headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains"
+    result = site.session.get(site.url("/"), timeout=20)
+    assert result.headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains"
 
 
 @pytest.mark.slow

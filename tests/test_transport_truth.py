@@ -73,8 +73,8 @@ def test_only_nginx_and_uwsgi_socket_share_the_wire(stack: Stack) -> None:
 
 def test_only_nginx_can_take_the_published_port(stack: Stack) -> None:
     """The pool's socket belongs to nginx's group, and no other container mounts it."""
-    told = stack.exec("nginx", "stat", "--format", "%u:%g %a", "/run/pool/nginx.sock", "/run/pool")
-    assert told.splitlines() == ["10003:10101 770", "10003:10101 750"]
+    result = stack.exec("nginx", "stat", "--format", "%u:%g %a", "/run/pool/nginx.sock", "/run/pool")
+    assert result.splitlines() == ["10003:10101 770", "10003:10101 750"]
     services = ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi", "release")
     volumes = {
         service: {mount.get("Name", "").rpartition("_")[2] for mount in stack.container(service)["Mounts"]}

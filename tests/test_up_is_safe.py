@@ -34,7 +34,7 @@ def test_what_is_wrong_is_refused_and_no_request_is_lost(site: Site, wrong: Brea
             answer = site.refused("up")
     finally:
         put_back(site)
-    assert wrong.said in answer
+    assert wrong.message in answer
     assert load.lost() == []
     assert (ids(site), tags(site), site.releases()) == before
     assert (site.folder / f".{site.project}.state.json").read_text() == state
@@ -47,10 +47,10 @@ def test_new_code_and_a_slow_migration_lose_no_request(site: Site) -> None:
         add_migration(site, "__import__('time').sleep(8)")
         site.change("after a slow migration")
         with site.load() as load:
-            said = site.made("up")
+            message = site.made("up")
         assert load.lost() == []
         assert site.version() == "after a slow migration"
-        assert "the database before them: /data/backup/20" in said
+        assert "the database before them: /data/backup/20" in message
         copies = run("docker", "exec", site.uwsgi()[0], "ls", "/data/backup").stdout.split()
         assert 1 <= len(copies) <= 3
     finally:

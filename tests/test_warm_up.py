@@ -27,10 +27,10 @@ print(json.dumps({"open": connection.connection is not None, "frozen": gc.get_fr
 @pytest.mark.one_transport
 def test_views_are_loaded_by_the_master_alone(stack: Stack) -> None:
     """A worker that loads them by itself keeps a copy of its own, and its first visitor waits for it."""
-    told = stack.get("/echo").json()
-    assert told["loaded_by"] == 1
-    assert told["pid"] != 1
-    assert told["frozen"] > 10_000
+    result = stack.get("/echo").json()
+    assert result["loaded_by"] == 1
+    assert result["pid"] != 1
+    assert result["frozen"] > 10_000
 
 
 @pytest.mark.one_transport
@@ -38,7 +38,7 @@ def test_views_are_loaded_by_the_master_alone(stack: Stack) -> None:
 def test_a_connection_that_import_has_opened_is_not_handed_to_the_workers(stack: Stack, urlconf: str) -> None:
     """Two workers on one connection would read each other's answers. Nor does a broken URLconf end the master."""
     last = stack.exec("uwsgi", "python", "-c", WARM_UP, urlconf).splitlines()
-    told = json.loads(next(line for line in last if line.startswith("{")))
-    assert told["open"] is False
-    assert told["frozen"] > 10_000
+    result = json.loads(next(line for line in last if line.startswith("{")))
+    assert result["open"] is False
+    assert result["frozen"] > 10_000
     assert any("ModuleNotFoundError" in line for line in last) == (urlconf != "probe.urls")

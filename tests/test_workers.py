@@ -82,15 +82,15 @@ def test_workers_that_leak_leave_between_requests(disposable_stack: Stack) -> No
 
 @pytest.mark.one_transport
 def test_homes_and_caches_can_be_written(stack: Stack) -> None:
-    said = stack.exec("uwsgi", "python", "-c", PATHS)
-    assert said.split() == ["uwsgi", "/tmp", "/tmp/.cache", "/tmp/.config/matplotlib"]
+    message = stack.exec("uwsgi", "python", "-c", PATHS)
+    assert message.split() == ["uwsgi", "/tmp", "/tmp/.cache", "/tmp/.config/matplotlib"]
 
 
 @pytest.mark.one_transport
 def test_libraries_start_one_thread_in_each_worker(stack: Stack) -> None:
     """OpenBLAS starts one per core, and many cores times several workers exceed pids_limit."""
-    said = stack.exec("uwsgi", "sh", "-c", "echo $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS")
-    assert said == "1 1\n"
+    message = stack.exec("uwsgi", "sh", "-c", "echo $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS")
+    assert message == "1 1\n"
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def refused(site: Site, verb: str, broken: Break) -> None:
     try:
         broken.do(site)
         site.change("broken")
-        assert broken.said in site.refused(verb), broken.name
+        assert broken.message in site.refused(verb), broken.name
         assert (site.version(), site.containers()) == (version, before), broken.name
     finally:
         put_back(site)

@@ -116,8 +116,8 @@ def outdated() -> None:
     """Print which locked Python packages and which Debian packages of the running images have a newer version."""
     rows = [(file, *row) for file in locked() for row in newer(file, compiled(file))]
     for service, image in images().items():
-        told = inside(image, "sh", "-c", "apt-get -qq update && apt-get --simulate upgrade", options=("--user", "0"))
-        rows += [(f"{service} image", *row) for row in UPGRADE.findall(told)]
+        result = inside(image, "sh", "-c", "apt-get -qq update && apt-get --simulate upgrade", options=("--user", "0"))
+        rows += [(f"{service} image", *row) for row in UPGRADE.findall(result)]
     for where, name, old, new in rows:
         print(f"{where:<24} {name:<28} {old:<24} {new}")
     print(f"{len(rows)} updates. To take them: make update" if rows else "Everything is up to date.")

@@ -16,7 +16,7 @@ class Break:
 
     name: str
     do: Callable[[Site], None]
-    said: str
+    message: str
 
 
 def failing_import(site: Site) -> None:

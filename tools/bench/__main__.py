@@ -281,22 +281,24 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the version of everything that is measured."""
 
-    def told(image: str, *command: str) -> str:
+    def version_of(image: str, *command: str) -> str:
         run = ["docker", "run", "--rm", "--network", "none", "--entrypoint", command[0], f"bench-{image}", *command[1:]]
         done = subprocess.run(run, capture_output=True, text=True, check=False)
         return (done.stdout + done.stderr).strip()
 
     versions = {
-        "uwsgi": told("uwsgi", "uwsgi", "--version"),
-        "django": told("uwsgi", "python", "-m", "django", "--version"),
-        "python": told("uwsgi", "python", "--version"),
-        "nginx": told("nginx", "nginx", "-v"),
+        "uwsgi": version_of("uwsgi", "uwsgi", "--version"),
+        "django": version_of("uwsgi", "python", "-m", "django", "--version"),
+        "python": version_of("uwsgi", "python", "--version"),
+        "nginx": version_of("nginx", "nginx", "-v"),
         "docker": subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=True
         ).stdout.strip(),
     }
     for name in ("gunicorn", "granian"):
-        versions[name] = told("peers", "python", "-c", f"import importlib.metadata as m; print(m.version('{name}'))")
+        versions[name] = version_of(
+            "peers", "python", "-c", f"import importlib.metadata as m; print(m.version('{name}'))"
+        )
     sizes = ["docker", "image", "ls", "--format", "{{.Repository}} {{.Size}}", "--filter", "reference=bench-*:latest"]
     images = subprocess.run(sizes, capture_output=True, text=True, check=True).stdout.split()
     return versions | {f"image {name}": size for name, size in zip(images[::2], images[1::2], strict=True)}

@@ -16,8 +16,8 @@ def counter(container: str) -> Path:
     """Return the file that counts the processor time of a running container. Raises Stop if there is none."""
     inspected = ["docker", "inspect", "--format", "{{.State.Pid}}", container]
     pid = subprocess.run(inspected, capture_output=True, text=True, check=True).stdout.strip()
-    told = Path(f"/proc/{pid}/cgroup")
-    text = told.read_text() if told.exists() else ""
+    result = Path(f"/proc/{pid}/cgroup")
+    text = result.read_text() if result.exists() else ""
     for pattern, place in (
         (r"^\d+:(\S*cpuacct\S*?):(/.+)$", "{0}{1}/cpuacct.usage"),
         (r"^0:():(/.+)$", "{1}/cpu.stat"),

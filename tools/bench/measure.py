@@ -58,10 +58,10 @@ def h2load(variant: Variant, url: str, *options: str, seconds: float, connection
         *options,
         url,
     ]
-    said = inside(variant, "load", *command, seconds=seconds + 60)
-    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
+    message = inside(variant, "load", *command, seconds=seconds + 60)
+    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", message)
     if not counts or not int(counts[1]):
-        raise Stop(f"{variant.name}: {url}: no answer\n{said[-800:]}")
+        raise Stop(f"{variant.name}: {url}: no answer\n{message[-800:]}")
     good, *bad = (int(number) for number in counts.groups())
     return good, sum(bad)
 
@@ -80,8 +80,8 @@ def in_process(variant: Variant, route: str, number: int, seconds: float, pause:
     """Have Django answer in a loop, in the container of `variant`, without a server; `pause` seconds before each."""
     size = BODY_BYTES if route == "upload" else 0
     command = ["python", "in_process.py", f"/{route}", str(seconds), str(WORKERS), str(size), str(pause)]
-    told = inside(variant, "uwsgi", *command, seconds=seconds + 60)
-    runs = [json.loads(line) for line in told.splitlines()]
+    result = inside(variant, "uwsgi", *command, seconds=seconds + 60)
+    runs = [json.loads(line) for line in result.splitlines()]
     requests = sum(one["requests"] for one in runs)
     rate = sum(one["requests"] / one["seconds"] for one in runs)
     return Sample("Django in process", route, number, rate, sum(one["cpu"] for one in runs) / requests * 1e6, 0)
@@ -91,8 +91,8 @@ def latency(variant: Variant, rate: float, number: int, seconds: float) -> dict[
     """Send at a rate that the stack keeps up with and return the median and the 99th percentile in ms."""
     paced = (f"--rps={max(1, round(rate / PACED_CONNECTIONS))}", f"--log-file={LOG}")
     h2load(variant, "http://localhost:8080/empty", *paced, seconds=seconds, connections=PACED_CONNECTIONS)
-    told = inside(variant, "load", "cat", LOG).splitlines()
-    took = [int(line.split()[2]) / 1000 for line in told]
+    result = inside(variant, "load", "cat", LOG).splitlines()
+    took = [int(line.split()[2]) / 1000 for line in result]
     return {"variant": variant.name, "round": number, "p50": median(took), "p99": quantiles(took, n=100)[98]}
 
 
@@ -103,8 +103,8 @@ def windows(variant: Variant, seconds: float, parts: int) -> list[float]:
         f"{{ if (!first) first = $1; part[int(($1 - first) / {seconds / parts * 1e6:.0f})]++ }} "
         f"END {{ for (i = 0; i < {parts}; i++) print part[i] + 0 }}"
     )
-    told = inside(variant, "load", "awk", script, LOG)
-    return [int(line) / (seconds / parts) for line in told.split()]
+    result = inside(variant, "load", "awk", script, LOG)
+    return [int(line) / (seconds / parts) for line in result.split()]
 
 
 def memory(variant: Variant) -> float:

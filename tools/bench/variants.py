@@ -66,8 +66,8 @@ class Variant:
     def up(self, *arguments: str, workers: int = WORKERS) -> None:
         """Start, wait until all is healthy, and look up what the measurements need."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", "60", "--no-build", *arguments, workers=workers)
-        told = self.compose("ps", "--format", "{{.Service}} {{.ID}}").split()
-        self.containers = dict(zip(told[::2], told[1::2], strict=True))
+        result = self.compose("ps", "--format", "{{.Service}} {{.ID}}").split()
+        self.containers = dict(zip(result[::2], result[1::2], strict=True))
         serving = [
             self.containers[name]
             for name in ("nginx-socket", "nginx", "uwsgi-socket", "uwsgi")

@@ -48,18 +48,18 @@ def request(path: str, body: bytes) -> dict[str, Any]:
 
 def answer(path: str, body: bytes) -> None:
     """Have one request answered. Raises RuntimeError if it is not a 200."""
-    said: list[str] = []
+    statuses: list[str] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[[bytes], None]:
-        said.append(status)
+        statuses.append(status)
         return lambda data: None
 
     response = application(request(path, body) | {"wsgi.input": io.BytesIO(body)}, start_response)
     for _ in response:
         pass
     response.close()
-    if said != ["200 OK"]:
-        raise RuntimeError(f"{path}: {said}")
+    if statuses != ["200 OK"]:
+        raise RuntimeError(f"{path}: {statuses}")
 
 
 def loop(path: str, seconds: float, body: bytes, pause: float) -> dict[str, float]:
