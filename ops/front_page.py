@@ -39,6 +39,7 @@ TITLE = re.compile(r"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL
 READ_ONLY = re.compile(
     r"Error: .*(Read-only file system|readonly database|unable to open database file|'/(app|manage)/)"
 )
+HTTPS = "Add overrides/tls.yaml to COMPOSE_FILE in .env, or put a proxy with a certificate in front (docs/go-live.md)"
 # Of a traceback, the end says what happened, and where in the project
 TRACEBACK_LINES = 6
 
@@ -120,6 +121,7 @@ def look() -> tuple[str, list[tuple[str, str]]]:
     app = Path(config["services"]["uwsgi"]["build"]["additional_contexts"]["app"])
     if report.get("empty") and (left := left_behind(app)):
         findings.append((UNSAFE, f"the database is empty, and {left} is not: make bring-database FROM={left}"))
+    findings += [(UNSAFE, text) for text in cookie_problems(site, report)]
     if changed := wanted.not_taken_in(config, state.current()):
         findings.append((COULD, f"settings of {', '.join(changed)} have changed since the last `make up`: make up"))
     result = f"{answer.status}{answer.title}" if answer.status else answer.problem
@@ -222,10 +224,7 @@ def redirect_problems(site: Site, answer: Answer) -> Iterator[str]:
             yield f"it redirects to {name}, which nginx refuses. In .env, add it: DJANGO_ALLOWED_HOSTS=...,{name}"
     elif to.scheme == "https" and not site.https_by_proxy and not site.https_here:
         where = "DJANGO_HTTPS=0 in .env" if site.django_https else "SECURE_SSL_REDIRECT = False in your settings"
-        yield (
-            f"it redirects to {answer.location}, and nothing here serves https. Set {where}, or put a proxy with a "
-            "certificate in front (docs/go-live.md)"
-        )
+        yield f"it redirects to {answer.location}, and nothing here serves https. {HTTPS}, or set {where}"
     elif to.scheme == "https" and site.https_by_proxy:
         # A proxy on another machine may be the only one that nginx believes.
         if site.proxy_is_here:
@@ -235,6 +234,14 @@ def redirect_problems(site: Site, answer: Answer) -> Iterator[str]:
             )
     elif answer.location == answer.url:
         yield f"it redirects to itself, {answer.url}"
+
+
+def cookie_problems(site: Site, report: Mapping[str, Any]) -> Iterator[str]:
+    """Return that browsers drop the cookies of the project, which it sends for https alone."""
+    names = report.get("secure_cookies")
+    if names and not (site.https_here or site.https_by_proxy):
+        where = "DJANGO_HTTPS=0 in .env" if site.django_https else f"{' and '.join(names)} = False in your settings"
+        yield f"over http no one can log in: browsers drop cookies that are for https alone. {HTTPS}, or set {where}"
 
 
 def error_problems(answer: Answer, workers: Sequence[Container]) -> Iterator[str]:

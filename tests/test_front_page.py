@@ -83,7 +83,7 @@ def test_redirects_on_the_site_are_followed(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("pages", "message"),
     [
-        ({"/": (301, "https://HOST/")}, "nothing here serves https. Set SECURE_SSL_REDIRECT = False in your settings"),
+        ({"/": (301, "https://HOST/")}, "or set SECURE_SSL_REDIRECT = False in your settings"),
         ({"/": (302, "/")}, "it redirects to itself"),
         ({"/": (301, "http://www.shop.example/")}, "www.shop.example, which nginx refuses. In .env"),
         ({"/": (400, "")}, "add the name to ALLOWED_HOSTS in your settings"),
@@ -118,6 +118,17 @@ def test_a_redirect_to_https_is_told_from_a_loop(serve: Serve) -> None:
     looping = replace(behind, address=serve({"/": (301, "https://HOST/")}).address)
     assert judged(looping)[1] == []
     assert "SECURE_PROXY_SSL_HEADER" in judged(replace(looping, proxy_is_here=True))[1][0]
+
+
+def test_cookies_for_https_alone_are_named_where_nothing_serves_https(serve: Serve) -> None:
+    """The login form comes back, again and again, without a word."""
+    site, report = serve(GOOD), {"secure_cookies": ["SESSION_COOKIE_SECURE"]}
+    (message,) = front_page.cookie_problems(site, report)
+    assert "overrides/tls.yaml" in message
+    assert "SESSION_COOKIE_SECURE = False in your settings" in message
+    for served in (replace(site, https_here=True), replace(site, https_by_proxy=True)):
+        assert [*front_page.cookie_problems(served, report)] == []
+    assert [*front_page.cookie_problems(site, {"secure_cookies": []})] == []
 
 
 def test_a_stack_that_serves_https_is_asked_over_https(serve: Serve, tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ OF_THE_FRAMEWORK = re.compile(r"django\.contrib\.(?!auth)|django\.contrib\.auth\
 
 
 def look() -> bytes:
-    """Return, as JSON, what the checks find, which file the database is, and whether it is empty."""
+    """Return, as JSON, what the checks find, the database's file, whether it is empty, and which cookies need https."""
     if not settings.configured or not apps.ready:
         return json.dumps({"findings": [], "empty": False}).encode()
     try:
-        return json.dumps({"findings": findings(), "empty": is_empty(), "database": database_file()}).encode()
+        secure = [name for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE") if getattr(settings, name)]
+        found = {"findings": findings(), "empty": is_empty(), "database": database_file(), "secure_cookies": secure}
+        return json.dumps(found).encode()
     finally:
         close_old_connections()
 
