@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,6 +111,11 @@ def main() -> int:
         return 1
     except PermissionError as refused:
         print(f"\n{belongs_to_another(Path(refused.filename or ROOT))}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        print(f"\nThe disk of {problem.filename or ROOT} is full. Make room: docker system df, df -h", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

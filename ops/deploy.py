@@ -21,7 +21,18 @@ from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
 from ops.stack import Container
 from ops.state import State
-from ops.wanted import UNKNOWN, Wanted, image_of, look, not_taken_in, pool_is_moved, takes_port
+from ops.wanted import (
+    OF_A_TRANSPORT,
+    UNKNOWN,
+    Wanted,
+    digest,
+    image_of,
+    is_over,
+    look,
+    not_taken_in,
+    pool_is_moved,
+    takes_port,
+)
 
 # What migrations may take
 RELEASE_SECONDS = 1800
@@ -35,13 +46,14 @@ PIDFILE = "/run/uwsgi/uwsgi.pid"
 # Healthy only once a request goes through it to Django: it starts last.
 LAST = ("nginx",)
 # Their new containers start in this order next to the old ones, which end in the opposite one.
-NEXT_TO_THE_OLD = ("uwsgi-socket", "uwsgi", "nginx")
+NEXT_TO_THE_OLD = tuple(reversed(OF_A_TRANSPORT))
 
 
 def deploy() -> None:
     """Deploy the code in app/. Raises Stop, while the old release keeps serving, if anything is wrong with it."""
     with change("deploy") as before:
         files = production_files(before)
+        refuse_two("nginx")
         if not stack.containers() and state.read() is None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
@@ -59,11 +71,11 @@ def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[Sta
     if not everything and (changed := not_taken_in(config, before)):
         # Otherwise nginx and uWSGI could have different limits, hosts and timeouts.
         raise Stop(
-            f"Settings of {', '.join(changed)} have changed since the last `make up`, in .env or in a file that is "
-            "mounted. To deploy the project and take them in, type: make up"
+            f"Changed since the last `make up`, in .env or in a file that is mounted: {', '.join(changed)}. "
+            "To deploy the project and take this in, type: make up"
         )
     releases.remember()
-    containers = stack.containers()
+    containers, written = stack.containers(), state.read()
     try:
         with timed("build"):
             stack.build(files, *([] if everything else ["uwsgi"]), release=releases.NEXT)
@@ -72,7 +84,11 @@ def bring(files: Sequence[str], before: State, *, everything: bool) -> tuple[Sta
         if not containers:
             # Nothing ran before, so nothing half-started may stay; volumes do.
             quiet(stack.compose_command(files, "down", "--remove-orphans"), seconds=WAIT_SECONDS)
-            state.forget()
+            if written:
+                # After `make down`: transport and number of containers
+                state.write(written)
+            else:
+                state.forget()
         raise
     finally:
         names = {image_of(config, name) for name, settings in config["services"].items() if "build" in settings}
@@ -93,14 +109,17 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
         now = replace(now, digests=digests)
         if project:
             release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
-            now = replace(now, release=release)
+            images = releases.known()
+            # One that is deployed again is no longer one to avoid.
+            left = tuple(name for name in before.left if images.get(name) != images.get(release))
+            now = replace(now, release=release, left=left)
         # From here on the next verb goes on with what is new, should this one be killed.
         state.write(now)
         retire(old)
     if everything:
         bring_others(wanted, now)
         now = replace(now, digests=wanted.digests)
-    elif not runs("uwsgi", running):
+    else:
         start(wanted, [service for service in LAST if not runs(service, running)])
     state.write(now)
     releases.remember()
@@ -118,7 +137,8 @@ def take_over(
     moved = everything and bool(blocked or pool_is_moved(wanted.config, running))
     later = (*LAST, *blocked, *(name for name in wanted.others() if moved and name.endswith("-socket")))
     missing = [service for service in wanted.others() if service not in later and not runs(service, running)]
-    kept = set() if before.transport != wanted.transport() else {"uwsgi-socket"}
+    ours = any(container.service == "uwsgi-socket" and is_over(container, wanted.transport()) for container in running)
+    kept = {"uwsgi-socket"} if ours and before.transport == wanted.transport() else set()
     replaced = [
         name for name in NEXT_TO_THE_OLD if name in different - kept and (name == "uwsgi" or runs(name, running))
     ]
@@ -145,8 +165,10 @@ def forget(services: Iterable[str], now: State) -> None:
     """Write down that nothing is known of these services while they are replaced, should this be killed.
 
     Otherwise a change that is taken back after the kill counts as no difference, and what it has started stays.
+    Of services without a digest nothing is known anyway: there Compose decides.
     """
-    state.write(replace(now, digests={**now.digests, **dict.fromkeys(services, UNKNOWN)}))
+    known = [service for service in services if service in now.digests]
+    state.write(replace(now, digests={**now.digests, **dict.fromkeys(known, UNKNOWN)}))
 
 
 def run_release(files: Sequence[str]) -> None:
@@ -229,16 +251,33 @@ def production_files(before: State) -> list[str]:
     """Return the files of the stack, once it is over one transport. Raises Stop if it is that of `make dev`."""
     if stack.includes(before.files, stack.DEVELOPMENT):
         raise Stop("This is the stack of `make dev`, which has no releases. For production: make up")
-    # A change of transport that was killed leaves containers of both. Once uwsgi is replaced, one nginx would pass
-    # requests to a socket that no one reads.
-    left = [
-        container
-        for service in reversed(NEXT_TO_THE_OLD)
-        for container in stack.containers(service)
-        if container.running and stack.transport_of(container.files) not in (before.transport, "none")
-    ]
-    retire(left)
+    retire_other_transport(before.transport)
     return state.current_files()
+
+
+def retire_other_transport(transport: str) -> None:
+    """Retire what a killed change of transport has left. Raises Stop if what is over this one could not serve alone.
+
+    Once uwsgi is replaced, an nginx of the other transport would pass requests to a socket that no one reads.
+    """
+    running = [container for container in stack.containers(*OF_A_TRANSPORT) if container.running]
+    left = [container for container in running if not is_over(container, transport)]
+    if not left:
+        return
+    serving = {container.service for container in running if container not in left and container.health != "unhealthy"}
+    if serving < set(OF_A_TRANSPORT):
+        other = stack.transport_of(left[0].files)
+        raise Stop(
+            f"Containers over {other} run, and the last command that ended left the stack over {transport}. Nothing "
+            "was changed. Choose the one that is to serve: make up-tcp or make up-unix"
+        )
+    retire(sorted(left, key=lambda container: OF_A_TRANSPORT.index(container.service)))
+
+
+def refuse_two(service: str) -> None:
+    """Raise Stop if two containers of a service run that has one: a change was cut off, and they may differ."""
+    if sum(container.running for container in stack.containers(service)) > 1:
+        raise Stop(f"Two containers of {service} run, since a change was cut off. To end it, type: make up")
 
 
 def counted(replicas: int) -> str:
@@ -250,11 +289,11 @@ def rollback() -> None:
     """Return to the previous release, by its image, whether one serves or not. Raises Stop if there is none."""
     with change("rollback") as before:
         files = production_files(before)
-        previous = releases.previous(before.release)
+        previous = releases.to_return_to(before)
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
-        services = [*before.digests] or [*stack.config(files)["services"]]
-        others = [name for name in services if name not in ("uwsgi", "release", *LAST)]
+        config = stack.config(files)
+        others = [name for name in config["services"] if name not in ("uwsgi", "release", *LAST)]
         running = [container for container in stack.containers() if container.running]
         start_again(files, [service for service in others if not runs(service, running)])
         with timed("static files"):
@@ -262,7 +301,9 @@ def rollback() -> None:
         with undone_on_failure([f"{releases.repository()}:latest"]):
             releases.name(f"{releases.repository()}:{previous}", "latest")
             old = start_new(files, "uwsgi", before.replicas)
-        state.write(replace(before, files=tuple(files), release=previous))
+            digests = {**before.digests, "uwsgi": digest(config, "uwsgi")} if before.digests else {}
+            now = replace(before, files=tuple(files), release=previous, digests=digests)
+            state.write(replace(now, left=(*before.left, before.release)))
         retire(old)
         start_again(files, [service for service in LAST if not runs(service, running)])
         print(f"\n{previous} serves again. Forward: make deploy")
@@ -280,6 +321,7 @@ def scale(wanted: str) -> None:
     """Run as many uwsgi containers as wanted. Raises Stop for a number that the memory does not allow."""
     with change("scale") as before:
         files = production_files(before)
+        refuse_two("nginx")
         config = stack.config(files)
         limit = int(config["services"]["uwsgi"]["mem_limit"])
         total = int(stack.docker("info", "--format", "{{.MemTotal}}"))
@@ -294,12 +336,20 @@ def scale(wanted: str) -> None:
         serving = [container for container in workers if container.image == image]
         with timed(f"{len(workers)} to {wanted}"):
             if int(wanted) > len(serving):
+                refuse_other_settings(config, before)
                 add(files, int(wanted) - len(serving))
             leaving = [container for container in workers if container not in serving[: int(wanted)]]
         retire(leaving)
         state.write(replace(before, files=tuple(files), replicas=int(wanted)))
-        if changed := not_taken_in(config, before):
-            print(f"Settings of {', '.join(changed)} have changed since the last `make up`. To take them in: make up")
+
+
+def refuse_other_settings(config: dict[str, Any], before: State) -> None:
+    """Raise Stop if new containers of uwsgi would have other settings than those that serve."""
+    if before.digests.get("uwsgi", "") not in ("", digest(config, "uwsgi")):
+        raise Stop(
+            "The settings of uwsgi have changed since the last `make up` or `make deploy`, so that new containers "
+            "would differ from those that serve. To take them in, type: make up"
+        )
 
 
 def add(files: Sequence[str], count: int) -> None:

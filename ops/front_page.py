@@ -123,7 +123,7 @@ def look() -> tuple[str, list[tuple[str, str]]]:
         findings.append((UNSAFE, f"the database is empty, and {left} is not: make bring-database FROM={left}"))
     findings += [(UNSAFE, text) for text in cookie_problems(site, report)]
     if changed := wanted.not_taken_in(config, state.current()):
-        findings.append((COULD, f"settings of {', '.join(changed)} have changed since the last `make up`: make up"))
+        findings.append((COULD, f"changed since the last `make up`: {', '.join(changed)}. To take it in: make up"))
     result = f"{answer.status}{answer.title}" if answer.status else answer.problem
     path = urlsplit(answer.url).path or "/"
     return f"GET {path} as {site.host}: {result}", sorted(findings, key=lambda finding: LEVELS.index(finding[0]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 from ops import stack, state
 from ops.console import quiet
 from ops.stack import Container
+from ops.state import State
 
 KEPT = 3
 # What is built and not yet proven
@@ -54,15 +56,29 @@ def is_release(container: Container) -> bool:
     return not stack.includes(container.files, stack.DEVELOPMENT)
 
 
-def previous(last: str = "") -> str | None:
+def to_return_to(before: State) -> str | None:
+    """Return the release that `make rollback` starts, None if there is none.
+
+    If a deploy was killed once its containers ran, those are what to go back from.
+    """
+    images = known()
+    unfinished = any(
+        container.running and is_release(container) and container.image not in images.values()
+        for container in stack.containers("uwsgi")
+    )
+    return before.release if unfinished and before.release in images else previous(before.release, before.left)
+
+
+def previous(last: str = "", left: Sequence[str] = ()) -> str | None:
     """Return the newest release that is older than the one that serves, None if there is none.
 
-    If none serves, it is older than the last to be started.
+    If none serves, it is older than the last to be started. Not one that a rollback has left.
     """
     image, releases = running(), known()
     image = image or releases.get(last)
     serving = max((name for name in releases if releases[name] == image), default=last or None)
-    older = (name for name in releases if releases[name] != image and (serving is None or name < serving))
+    not_these = {image, *(releases.get(name) for name in left)}
+    older = (name for name in releases if releases[name] not in not_these and (serving is None or name < serving))
     return next(older, None)
 
 
@@ -108,8 +124,11 @@ def remember() -> None:
     image = running()
     if image and image not in known().values():
         name(image, new_name())
-    for release, kept in [*known().items()][KEPT:]:
-        if kept != image:
+    images = known()
+    # One image has several names if it was deployed several times.
+    newest = [*dict.fromkeys(images.values())][:KEPT]
+    for release, kept in images.items():
+        if kept not in (image, *newest):
             forget(release)
 
 

@@ -20,6 +20,7 @@ from ops.console import ROOT, Stop, run
 
 TRANSPORTS = {"tcp": "compose.tcp.yaml", "unix-socket": "compose.unix-socket.yaml"}
 DEVELOPMENT = "overrides/dev.yaml"
+DIRECT = "overrides/direct.yaml"
 PROJECT_LABEL = "com.docker.compose.project"
 FILES_LABEL = "com.docker.compose.project.config_files"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"

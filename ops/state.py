@@ -25,6 +25,8 @@ class State:
     folder: str = str(ROOT)
     # Of each service, what it was made of: its settings, and the contents of what it mounts
     digests: Mapping[str, str] = field(default_factory=dict)
+    # The releases that `make rollback` has left: the next one goes back further
+    left: tuple[str, ...] = ()
 
 
 def path() -> Path:
@@ -38,7 +40,7 @@ def read() -> State | None:
         found = json.loads(path().read_text())
         # Another version of this may have written more, or less.
         known = {entry.name: found[entry.name] for entry in fields(State) if entry.name in found}
-        return State(**{**known, "files": tuple(known["files"])})
+        return State(**{**known, "files": tuple(known["files"]), "left": tuple(known.get("left", ()))})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

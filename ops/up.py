@@ -14,8 +14,6 @@ from ops.launch import WAIT_SECONDS, launch
 from ops.stack import compose_command
 from ops.state import State
 
-DIRECT = "overrides/direct.yaml"
-
 
 def up(transport: str | None = None) -> None:
     """Start the stack, or bring it to what files and code ask for now. Raises Stop, with all left as it was.
@@ -29,7 +27,7 @@ def up(transport: str | None = None) -> None:
         if transport is None:
             note_transport(files)
         if stack.containers("direct"):
-            files = stack.with_override(files, DIRECT)
+            files = stack.with_override(files, stack.DIRECT)
         if not any(container.running for container in stack.containers("uwsgi")):
             print("Building the images (about two minutes the first time)", flush=True)
         now, config = deploy.bring(files, before, everything=True)
@@ -93,7 +91,7 @@ def direct() -> None:
     with change("up-direct") as before:
         if stack.includes(before.files, stack.DEVELOPMENT):
             raise Stop("This is the stack of `make dev`, of which there is no image to serve. First: make up")
-        files = stack.with_override(state.current_files(), DIRECT)
+        files = stack.with_override(state.current_files(), stack.DIRECT)
         serving = releases.running()
         if serving:
             config = stack.config(files)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import preflight, releases, stack
+from ops import preflight, releases, stack, state
 from ops.stack import Container
 from ops.state import State
 
 POOL = "/run/pool"
 # What of a service's settings is no part of its containers
 NOT_OF_A_CONTAINER = ("build", "depends_on", "pull_policy", "scale")
+# Services whose containers belong to a transport, from the outside in
+OF_A_TRANSPORT = ("nginx", "uwsgi", "uwsgi-socket")
 # The digest of a service whose containers were being replaced: neither settings nor contents are those of any file.
 UNKNOWN = "unknown-unknown"
 
@@ -50,7 +52,10 @@ class Wanted:
         for service in self.services():
             mine = [container for container in running if container.service == service]
             image = self.ids.get(self.images[service])
-            as_wanted = all(container.image == image and container.health != "unhealthy" for container in mine)
+            as_wanted = all(
+                container.image == image and container.health != "unhealthy" and is_over(container, self.transport())
+                for container in mine
+            )
             count = before.replicas if service == "uwsgi" else 1
             if len(mine) != count or not as_wanted or before.digests.get(service) != self.digests[service]:
                 found.add(service)
@@ -60,6 +65,11 @@ class Wanted:
         """Return whether a file that this service mounts, of which Compose looks at the name, has new contents."""
         known = before.digests.get(service, self.digests[service])
         return known.partition("-")[2] != self.digests[service].partition("-")[2]
+
+
+def is_over(container: Container, transport: str) -> bool:
+    """Return whether a container belongs to no other transport than this one."""
+    return container.service not in OF_A_TRANSPORT or stack.transport_of(container.files) in (transport, "none")
 
 
 def image_of(config: dict[str, Any], service: str) -> str:
@@ -96,12 +106,18 @@ def digest(config: dict[str, Any], service: str) -> str:
 
 
 def not_taken_in(config: dict[str, Any], before: State) -> list[str]:
-    """Return the services whose settings, or files that they mount, have changed since the last `make up`.
+    """Return what has changed since the last `make up` and is not the project's, of which deploys take in the settings.
 
-    Not uwsgi, whose containers each verb starts with the settings of its time.
+    COMPOSE_FILE, and the settings of services, or files that they mount.
     """
-    known = {name: before.digests[name] for name in config["services"] if name in before.digests and name != "uwsgi"}
-    return [name for name, old in known.items() if digest(config, name) != old]
+    if not before.digests:
+        return []
+    files = ({*state.wanted_files(before.transport)} ^ {*before.files}) - {stack.DIRECT}
+    project = image_of(config, "uwsgi")
+    known = {name: before.digests[name] for name in config["services"] if name in before.digests}
+    others = {name: old for name, old in known.items() if image_of(config, name) != project}
+    changed = [f"settings of {name}" for name, old in others.items() if digest(config, name) != old]
+    return [*(["COMPOSE_FILE"] if files else []), *changed]
 
 
 def pool_is_moved(config: dict[str, Any], running: Sequence[Container]) -> bool:

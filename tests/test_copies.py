@@ -60,9 +60,9 @@ def test_any_engine_of_sqlite_is_copied(project: Path, option: list[str]) -> Non
 
 
 def test_copies_of_one_second_are_kept_apart(project: Path) -> None:
-    """And of several, the last three in the order in which they were made."""
+    """And of several, the last three once migrations have succeeded; what was replaced on purpose stays."""
     code = """
-import sqlite3, sys
+import runpy, sqlite3, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import migrate
@@ -70,8 +70,19 @@ migrate.BACKUP = Path(sys.argv[2])
 for number in range(5):
     with sqlite3.connect("shop.db") as database:
         database.execute("INSERT INTO orders VALUES (?)", (number,))
-    migrate.copied(Path("shop.db"))
-for copy in sorted(migrate.BACKUP.iterdir()):
-    print(sqlite3.connect(copy).execute("SELECT count(*) FROM orders").fetchone()[0])
+    migrate.copied(Path("shop.db"), "replaced-" if number == 0 else "")
+def shown():
+    for copy in sorted(migrate.BACKUP.iterdir()):
+        (rows,) = sqlite3.connect(copy).execute("SELECT count(*) FROM orders").fetchone()
+        print(copy.name.startswith("replaced-"), rows)
+    print()
+shown()
+remove = runpy.run_path(sys.argv[1] + "/release.py")["remove_old_copies"]
+remove.__globals__["COPIES"] = migrate.BACKUP
+remove()
+shown()
 """
-    assert python(project, "-c", code, str(ROOT / "uwsgi/start"), str(project.parent / "copies")) == "3\n4\n5\n"
+    printed = python(project, "-c", code, str(ROOT / "uwsgi/start"), str(project.parent / "copies"))
+    all_, kept = printed.split("\n\n")[:2]
+    assert all_.splitlines() == ["False 2", "False 3", "False 4", "False 5", "True 1"]
+    assert kept.splitlines() == ["False 3", "False 4", "False 5", "True 1"]

@@ -90,6 +90,7 @@ def test_killed_in_any_other_step(site: Site, step: Step) -> None:
         (STEPS[2], "up"),
         (START, "up"),
         (START, "scale N=2"),
+        (START, "rollback"),
         (RETIREMENT, "rollback"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops import __main__ as main
 from ops import console, deploy, logs, releases, stack, state
 from ops import wanted as wanted_module
 from ops.state import State
@@ -112,6 +115,23 @@ def test_what_a_killed_change_of_transport_has_left_goes_from_the_outside_in(
     assert retired == ["new-nginx", "new-uwsgi", "new-uwsgi-socket"]
 
 
+@pytest.mark.parametrize("missing", ["nginx", "uwsgi", "uwsgi-socket"])
+def test_what_serves_alone_is_never_retired(folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """A state file of another checkout, or a plain `docker compose up` over the other transport."""
+    inner = ("uwsgi-socket", "uwsgi", "nginx")
+    serving = [container(service, id=f"serving-{service}", files=UNIX) for service in inner]
+    running(monkeypatch, *serving, *(container(service) for service in inner if service != missing))
+    monkeypatch.setattr(deploy, "retire", lambda _: pytest.fail("what serves was retired"))
+    with pytest.raises(console.Stop, match=r"Containers over unix-socket run.* make up-tcp or make up-unix"):
+        deploy.production_files(State(TCP, "tcp"))
+
+
+def test_two_nginx_that_a_killed_change_has_left_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch, container("nginx"), container("nginx", id="new"))
+    with pytest.raises(console.Stop, match=r"Two containers of nginx run.* type: make up"):
+        deploy.refuse_two("nginx")
+
+
 def test_the_log_of_a_container_that_crashed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose would start it again, with its old code, so it is removed."""
     found = [container(), container(id="crashed", running=False)]
@@ -196,11 +216,80 @@ def test_make_deploy_is_refused_while_others_have_new_settings(steps: Steps, mon
     config = {"services": {"nginx": {"environment": {"REQUEST_SECONDS": "60"}}, "uwsgi": {}}}
     monkeypatch.setattr(stack, "config", lambda _: config)
     before = State(TCP, "tcp", digests={"nginx": "a-b", "uwsgi": "a-b"})
-    with pytest.raises(console.Stop, match=r"Settings of nginx have changed since the last `make up`.* type: make up"):
+    with pytest.raises(console.Stop, match=r"Changed since the last `make up`.*: settings of nginx. .* type: make up"):
         deploy.bring(TCP, before, everything=False)
     assert steps == ["preflight"]
-    same = dataclasses.replace(before, digests={"nginx": digest_of(config), "uwsgi": "a-b"})
-    assert wanted_module.not_taken_in(config, same) == []
+
+
+def test_what_deploys_do_not_take_in_is_known(folder: Path) -> None:
+    """A deploy takes in what the project's own containers read, `release` among them."""
+
+    def config(text: str) -> dict[str, Any]:
+        image = {"image": "shop-uwsgi:latest", "environment": {"DATABASE_URL": text}}
+        return {"services": {"nginx": {"image": "shop-nginx:latest"}, "uwsgi": image, "release": image}}
+
+    before = State(
+        TCP, "tcp", digests={name: wanted_module.digest(config("a"), name) for name in config("a")["services"]}
+    )
+    assert wanted_module.not_taken_in(config("b"), before) == []
+    log_file = dataclasses.replace(before, files=(*TCP, "overrides/log-file.yaml"))
+    assert wanted_module.not_taken_in(config("a"), log_file) == ["COMPOSE_FILE"]
+    direct = dataclasses.replace(before, files=(*TCP, stack.DIRECT))
+    assert wanted_module.not_taken_in(config("a"), direct) == []
+    assert wanted_module.not_taken_in(config("b"), State(UNIX, "tcp")) == [], "of an older version nothing is known"
+
+
+def test_new_containers_have_the_settings_of_those_that_serve(folder: Path) -> None:
+    old, new = ({"services": {"uwsgi": {"environment": {"DATABASE_URL": text}}}} for text in ("a", "b"))
+    before = State(TCP, "tcp", digests={"uwsgi": wanted_module.digest(old, "uwsgi")})
+    deploy.refuse_other_settings(old, before)
+    deploy.refuse_other_settings(new, State(TCP, "tcp"))
+    with pytest.raises(console.Stop, match=r"would differ from those that serve.* type: make up"):
+        deploy.refuse_other_settings(new, before)
+
+
+def test_make_deploy_starts_an_nginx_that_is_missing(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch, container())
+    started: list[str] = []
+    monkeypatch.setattr(deploy, "start", lambda _, services, *options: started.extend(services))
+    deploy.bring(TCP, State(TCP, "tcp"), everything=False)
+    assert started == ["nginx"]
+
+
+def test_a_first_start_after_make_down_that_fails_forgets_nothing(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise console.Stop("build")
+
+    running(monkeypatch)
+    monkeypatch.setattr(stack, "build", fails)
+    before = State(UNIX, "unix-socket", "20260101-000000", 3)
+    state.write(before)
+    with pytest.raises(console.Stop, match="build"):
+        deploy.bring(UNIX, before, everything=True)
+    assert state.read() == before
+
+
+def test_what_is_left_of_another_transport_is_replaced(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `make down`, an up-unix that was killed once its uwsgi-socket ran: uwsgi would find no pool of its own."""
+    running(monkeypatch, container("uwsgi-socket", files=UNIX))
+    asked = wanted(
+        config={"services": {service: {} for service in ("uwsgi-socket", "uwsgi", "release")}},
+        images={"uwsgi-socket": "n:next", "uwsgi": "shop-uwsgi:next", "release": "shop-uwsgi:next"},
+        digests={"uwsgi-socket": "a-b", "uwsgi": "a-b"},
+    )
+    monkeypatch.setattr(deploy, "look", lambda *_: asked)
+    deploy.bring(TCP, State(TCP, "tcp", digests={"uwsgi-socket": "a-b", "uwsgi": "a-b"}), everything=True)
+    assert [step for step in steps if step.startswith("start ")] == ["start uwsgi-socket", "start uwsgi"]
+
+
+def test_nothing_is_marked_that_was_not_known(folder: Path) -> None:
+    """Otherwise the sockets' holders were replaced without need after a start that failed."""
+    deploy.forget(["nginx", "nginx-socket"], State(TCP, "tcp", digests={"nginx": "a-b"}))
+    left = state.read()
+    assert left is not None
+    assert left.digests == {"nginx": wanted_module.UNKNOWN}
 
 
 def test_a_change_of_transport_replaces_the_inner_socket_as_well(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,3 +355,42 @@ def test_what_a_killed_verb_has_left_is_no_release(folder: Path, monkeypatch: py
     assert releases.running() == "old"
     state.forget()
     assert releases.running() == "new"
+
+
+RELEASES = {"20260104-0": "d", "20260103-0": "c", "20260102-1": "b", "20260102-0": "b", "20260101-0": "a"}
+
+
+def test_a_rollback_after_a_killed_deploy_goes_back_one_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the deploy has started is not written down yet, and is what one wants to leave."""
+    monkeypatch.setattr(releases, "known", lambda: RELEASES)
+    before = State(TCP, "tcp", "20260103-0")
+    state.write(before)
+    running(monkeypatch, container(image="c"))
+    assert releases.to_return_to(before) == "20260102-1"
+    running(monkeypatch, container(image="c"), container(id="new", image="not kept yet"))
+    assert releases.to_return_to(before) == "20260103-0"
+
+
+def test_a_rollback_does_not_go_to_a_release_that_one_has_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "known", lambda: RELEASES)
+    running(monkeypatch, container(image="d"))
+    assert releases.previous("20260104-0", left=["20260103-0"]) == "20260102-1"
+
+
+def test_several_names_of_one_image_are_one_release_of_the_last_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr(releases, "known", lambda: RELEASES)
+    monkeypatch.setattr(releases, "running", lambda: "d")
+    monkeypatch.setattr(releases, "forget", forgotten.append)
+    releases.remember()
+    assert forgotten == ["20260101-0"]
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/state.new")
+
+    monkeypatch.setattr(sys, "argv", ["ops", "status"])
+    monkeypatch.setitem(main.VERBS, "status", dataclasses.replace(main.VERBS["status"], do=full, set_up=False))
+    assert main.main() == 1
+    assert "The disk of /data/state.new is full. Make room" in capsys.readouterr().err

@@ -20,7 +20,10 @@ SETTINGS = {
     "UWSGI_PROCESSES": ("4", "5"),
 }
 # Of verbs that do not do what is typed, and say why
-REFUSALS = ("There is no release before the running one", "have changed since the last `make up`")
+REFUSALS = (
+    *("There is no release before the running one", "hanged since the last `make up`", "since a change was cut off"),
+    *("have changed since the last `make up` or `make deploy`", "Choose the one that is to serve"),
+)
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 # Longer than most verbs take: some are killed too late, and end by themselves.
 KILLED_WITHIN_SECONDS = 12

@@ -15,6 +15,8 @@ from typing import Any
 from migrate import BACKUP, copied
 
 MEDIA = Path("/data/media")
+# Of copies that stay: those without it are removed after later migrations.
+REPLACED = "replaced-"
 
 
 def database(target: Path) -> None:
@@ -27,7 +29,7 @@ def database(target: Path) -> None:
             if new.execute("PRAGMA quick_check").fetchone() != ("ok",):
                 sys.exit("The database did not arrive whole; nothing was changed")
             if target.exists() and target.stat().st_size:
-                print(f"What was there before is in {copied(target)}")
+                print(f"What was there before is in {copied(target, REPLACED)}")
             with contextlib.closing(sqlite3.connect(target, timeout=30)) as old:
                 new.backup(old)
     except sqlite3.Error as problem:

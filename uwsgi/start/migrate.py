@@ -18,7 +18,6 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import pre_migrate
 
 BACKUP = Path("/data/backup")
-KEPT = 3
 DEFAULT = "default"
 # The exit code if the database cannot be copied: the message is complete (release.py)
 NOT_COPIED = 3
@@ -41,19 +40,17 @@ def copy_before(using: str, plan: list[Any], **_: Any) -> None:
         sys.exit(NOT_COPIED)
 
 
-def copied(source: Path) -> Path:
-    """Return a new copy of an SQLite database, complete and as of one moment, of which the last three are kept."""
+def copied(source: Path, prefix: str = "") -> Path:
+    """Return a new copy of an SQLite database, complete and as of one moment."""
     BACKUP.mkdir(mode=0o700, exist_ok=True)
     # Two may be made within a second, as by `make bring-database` and the migrations after it.
-    target = BACKUP / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f.sqlite3")
+    target = BACKUP / datetime.now(UTC).strftime(f"{prefix}%Y%m%d-%H%M%S-%f.sqlite3")
     new = target.with_suffix(".new")
     new.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(source)) as database:
         database.execute("VACUUM INTO ?", (str(new),))
     new.chmod(0o600)
     new.rename(target)
-    for old in sorted(BACKUP.glob("*.sqlite3"))[:-KEPT]:
-        old.unlink()
     return target
 
 

@@ -27,6 +27,8 @@ COMPRESSED = (".gz", ".br")
 MIGRATE = ("/venv/bin/python", "/usr/local/lib/uwsgi/migrate.py")
 # Its exit code if it could not copy the database, which it has said
 NOT_COPIED = 3
+COPIES = Path("/data/backup")
+COPIES_KEPT = 3
 # In place of it, from .env
 COMMAND = os.environ.get("RELEASE_COMMAND", "")
 # Django's message
@@ -92,6 +94,15 @@ def own_command() -> None:
     stop_if(subprocess.run(command, check=False).returncode, f"RELEASE_COMMAND failed (above): {COMMAND}")
 
 
+def remove_old_copies() -> None:
+    """Remove all but the last few copies of the database (migrate.py), now that the migrations have succeeded.
+
+    Each try of a migration that fails makes one, and the first is the one to go back to.
+    """
+    for copy in sorted(COPIES.glob("[0-9]*.sqlite3"))[:-COPIES_KEPT]:
+        copy.unlink()
+
+
 def stop_if(code: int, message: str) -> None:
     """End the process with a step's exit code and a message, unless it is 0."""
     if code:
@@ -119,6 +130,7 @@ def main() -> None:
     remove_left_over(TEMPORARY, time.time() - LEFT_OVER_SECONDS)
     if sys.argv[1:] != ["--publish-only"]:
         (own_command if COMMAND else migrate)()
+        remove_old_copies()
     if not COLLECTED.is_dir() or not any(COLLECTED.iterdir()):
         print("release: the project has no static files", file=sys.stderr)
         return
