@@ -29,12 +29,12 @@
 #define MAX_REQUESTS 4096
 static const char *const listen_files[MAX_SOCKETS] = {"/run/nginx/listen-http.conf", "/run/nginx/listen-https.conf"};
 static const char *const listen_options[MAX_SOCKETS] = {"", " ssl"};
-/* nginx checks for DRAIN_FILE once a second. */
-static const double check_seconds = 1;
+/* nginx checks for DRAIN_FILE once a second, and may be slow to connect to uwsgi-socket after that. */
+static const double check_seconds = 1.5;
 /* After an answer without `Connection: close`, a client may take so long to send its next request. */
 static const double client_seconds = 1;
 /* A drain ends after so long, whatever is being answered; stop_grace_period (compose.yaml) counts on it. */
-static const double drain_seconds = 6;
+static const double drain_seconds = 10;
 static const struct timespec tick = {.tv_nsec = 250000000};
 
 /* Sockets from the pool. If their inodes differ from those in use, nginx-socket was replaced. */

@@ -34,7 +34,7 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
         ({"uwsgi": {"harakiri": "36"}}, "worker-reload-mercy (uwsgi/uwsgi.ini) is 9 s, not above harakiri"),
         ({"uwsgi": {"worker-reload-mercy": "60"}}, "stop_grace_period of uwsgi (compose.yaml) is 40 s"),
         ({"nginx": {"uwsgi_read_timeout": "5s"}}, "uwsgi_read_timeout (nginx/entrypoint) is 5 s"),
-        ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 45 s"),
+        ({"nginx": {"worker_shutdown_timeout": "99s"}}, "stop_grace_period of nginx (compose.yaml) is 50 s"),
         ({"uwsgi": {"buffer-size": "4096"}}, "buffer-size (uwsgi/uwsgi.ini) is 4096, not above"),
         ({"uwsgi": {"max-vars": "64"}}, "max-vars (uwsgi/uwsgi.ini) is 64"),
         (

@@ -58,12 +58,12 @@ def test_a_client_answered_just_before_nginx_ends_gets_its_next_answer(disposabl
     """Its request began before the drain, so the answer does not tell it to open another connection."""
     stack = disposable_stack
     with socket.create_connection(stack.address(), timeout=30) as client:
-        client.sendall(b"GET /sleep/2600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        time.sleep(0.7)  # under way
+        client.sendall(b"GET /sleep/3000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.5)  # under way
         stack.exec("nginx", "sh", "-c", "kill -QUIT 1")
         assert b"Connection: keep-alive" in client.recv(4096)
-        # Without an eye on such requests, nginx would have ended 2 s after the signal, within this pause.
-        time.sleep(0.6)
+        # Without an eye on such requests, nginx would have ended 2.5 s after the signal, within this pause.
+        time.sleep(0.7)
         client.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"Connection: close" in client.recv(4096)
     wait_until(stack.serves, "served again", 30)
