@@ -99,7 +99,7 @@ bring-media: ## Copy a folder of uploads into the stack; FROM=app/media, and REP
 	@ops/run bring-media $(if $(REPLACE),--replace) "$(FROM)"
 
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
-	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, private, static). If you mean it: make clean CONFIRM=1))
+	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, private, static) and, with overrides/tls.yaml, the certificate and its account. If you mean it: make clean CONFIRM=1))
 	ops/run clean
 
 ##+ Work on the stack itself

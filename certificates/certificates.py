@@ -72,7 +72,7 @@ SELF_SIGNED_DAYS = 30
 PRIVATE = re.compile(r"[^.]+|.*\.(local|localhost|internal|intranet|lan|home|corp|test|invalid|home\.arpa)")
 LOOPBACK = re.compile(r"localhost|.*\.localhost|127\..*|::1")
 PUBLIC_CA = "letsencrypt.org"
-NEEDS_DNS = "can only be proven by DNS-01: set it up (docs/go-live.md), or list each name in DJANGO_ALLOWED_HOSTS"
+NEEDS_DNS = "can only be proven by DNS-01: set it up (docs/operations.md), or list each name in DJANGO_ALLOWED_HOSTS"
 
 
 class Refused(Exception):
@@ -426,8 +426,16 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
             output = str(problem)
     message = reason(output)
     failed = remember(replace(attempt, error=message, next=pause(attempt.failures, message, now)))
-    say(f"no certificate: {message}. Next try {clock(failed.next)}")
+    own = "Your own stays. It is not asked for again by itself: when you have fixed that, make certificate"
+    say(f"no certificate: {message}. {own if serves_own() else f'Next try {clock(failed.next)}'}")
     return failed
+
+
+def serves_own() -> bool:
+    """Return whether the owner's certificate is served."""
+    with contextlib.suppress(Refused):
+        return served().kind == OWN
+    return False
 
 
 def is_other(new: Served) -> bool:
@@ -538,13 +546,18 @@ def status() -> dict[str, object]:
         **found,
         "kind": current.kind,
         "names": current.names(),
-        "missing": [name for name in want.names if not current.covers(name)],
+        "missing": [name for name in expected(current.kind, want) if not current.covers(name)],
         "begins": begins,
         "until": ends,
         "renews": begins + (ends - begins) * share,
         "key": current.kind_of_key(),
         "sha256": current.leaf.fingerprint(hashes.SHA256()).hex(),
     }
+
+
+def expected(kind: str, want: Wanted) -> tuple[str, ...]:
+    """Return the names that a certificate of this kind can be for."""
+    return want.order if kind == FROM_CA else tuple(name for name in want.names if not LOOPBACK.fullmatch(name))
 
 
 def clock(moment: float) -> str:

@@ -226,8 +226,10 @@ def entries(setting: Setting, kind: str, key: str) -> list[str]:
 def no_hosts(last: dict[str, Setting]) -> list[Finding]:
     """Return that no one is answered: without hosts Django does so only while DEBUG is on."""
     hosts, debug = last.get("ALLOWED_HOSTS"), last.get("DEBUG")
-    if not hosts or ast.unparse(hosts.value) not in ("[]", "()") or (debug and ast.unparse(debug.value) == "True"):
+    if not hosts or ast.unparse(hosts.value) not in ("[]", "()"):
         return []
+    if debug and ast.unparse(debug.value) == "True":
+        return [Finding(UNSAFE, hosts.place, f"answers no name but localhost: ALLOWED_HOSTS = {FROM_HOSTS}")]
     return [Finding(BREAKS, hosts.place, f"with DEBUG off no one is answered: ALLOWED_HOSTS = {FROM_HOSTS}")]
 
 

@@ -45,7 +45,11 @@ def text_of(name: str, setting: str) -> str:
         raise Stop("A certificate needs its key: make certificate CERT=fullchain.pem KEY=privkey.pem")
     try:
         return (ROOT / Path(name).expanduser()).read_text(encoding="ascii", errors="strict")
-    except (OSError, UnicodeError) as problem:
+    except UnicodeError as problem:
+        raise Stop(
+            f"{setting}={name} is not in PEM format. openssl x509 -inform der -in {name} -out new.pem"
+        ) from problem
+    except OSError as problem:
         raise Stop(f"{setting}={name} cannot be read: {problem}") from problem
 
 
@@ -91,12 +95,12 @@ def problems(found: Mapping[str, Any], now: float) -> Iterator[str]:
     if problem := found.get("problem"):
         yield f"certificate: {problem}"
         return
+    fix = "make certificate CERT=... KEY=..." if found["kind"] == "own" else "make certificate"
     if found["missing"] and found["kind"] != "self-signed":
-        yield f"the certificate is not for {', '.join(found['missing'])}: make certificate"
+        yield f"the certificate is not for {', '.join(found['missing'])}: {fix}"
     if found["kind"] != "own" and found["error"]:
         yield f"no new certificate: {waits_for(found)}"
     if found["until"] - now < (found["until"] - found["begins"]) / 6:
-        fix = "make certificate CERT=... KEY=..." if found["kind"] == "own" else "make certificate"
         yield f"the certificate ends {day(found['until'])}: {fix}"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import needs, stack
-from ops.console import ROOT, Stop
+from ops.console import ROOT, Stop, quiet
 from uwsgi.build import layout
 
 # What the images, their build stages and the archive of a bootstrapped base need together
@@ -86,6 +86,7 @@ def check(config: dict[str, Any]) -> None:
         *secret_problems(Path(config["secrets"]["django_secret_key"]["file"])),
         *mounted_file_problems([Path(entry["file"]) for entry in config["configs"].values()]),
         *port_problems(config["services"]),
+        *subnet_problems(config.get("networks") or {}),
         *disk_problems(),
     ]
     if problems:
@@ -211,6 +212,21 @@ def port_problems(services: dict[str, Any]) -> list[str]:
             elif not any(overlap((address, port), own) for own in held):
                 problems += filter(None, [port_problem(address, port, setting, settings)])
             seen[port] = setting
+    return problems
+
+
+def subnet_problems(networks: Mapping[str, Any]) -> list[str]:
+    """Return the networks that exist with another subnet than is asked for: Docker changes none that exists."""
+    problems = []
+    form = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+    for name, network in networks.items():
+        wanted = {entry["subnet"] for entry in (network.get("ipam") or {}).get("config") or [] if "subnet" in entry}
+        there = quiet(["docker", "network", "inspect", "--format", form, network["name"]]) if wanted else ""
+        if there and there.strip() and wanted != {*there.split()}:
+            problems.append(
+                f"network {name} has the subnet {there.strip()}, and {', '.join(sorted(wanted))} is asked for "
+                "(EDGE_SUBNET in .env). Docker gives it to a new network only. Type: make down, then this command again"
+            )
     return problems
 
 

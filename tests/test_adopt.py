@@ -47,6 +47,12 @@ def shown(app: Path) -> list[tuple[str, str, str]]:
     return [(finding.place, finding.text, finding.level) for finding in findings(app)]
 
 
+def test_hosts_that_only_debug_leaves_empty_are_named(tmp_path: Path) -> None:
+    """As startproject has them: `make up` would then find that every page is a 400."""
+    found = shown(project(tmp_path, f"{GOOD}DEBUG = True\nALLOWED_HOSTS = []\n"))
+    assert [level for _, text, level in found if "answers no name but localhost" in text] == ["unsafe"]
+
+
 def test_nothing_is_found_in_a_project_that_is_ready(tmp_path: Path) -> None:
     assert shown(project(tmp_path)) == []
 

@@ -120,6 +120,16 @@ def test_a_mounted_file_that_is_missing_or_not_for_others(tmp_path: Path) -> Non
     assert preflight.mounted_file_problems([own]) == []
 
 
+def test_a_network_that_would_keep_its_old_subnet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose leaves it as it is, and nginx would not trust the proxy."""
+    edge = {"edge": {"name": "shop_edge", "ipam": {"config": [{"subnet": "172.16.254.0/29"}]}}, "inside": {"name": "x"}}
+    for there, problems in ((None, 0), ("172.16.254.0/29 ", 0), ("192.168.224.0/20 ", 1)):
+        monkeypatch.setattr(preflight, "quiet", lambda _, there=there: there)
+        found = preflight.subnet_problems(edge)
+        assert len(found) == problems
+        assert all("edge has the subnet 192.168.224.0/20" in line and "make down, then" in line for line in found)
+
+
 def test_the_port_of_https_has_its_own_setting(bound_at: Callable[..., list[str]]) -> None:
     published = [{"host_ip": "127.0.0.1", "published": str(port), "target": port} for port in (8080, 8443)]
     message = bound_at("", 0, errno.EADDRINUSE, ports=published)

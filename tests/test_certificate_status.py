@@ -1,6 +1,7 @@
 """What `make status` and `make doctor` say of the certificate, without a stack."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -44,6 +45,19 @@ def test_the_cas_words_and_the_next_try_are_named() -> None:
 def test_a_certificate_that_is_about_to_end_or_lacks_a_name_is_a_problem() -> None:
     assert "ends 1970-04-01" in next(certificate.problems(FOUND, 80 * DAY))
     assert "not for www" in next(certificate.problems({**FOUND, "missing": ["www"]}, 30 * DAY))
+
+
+def test_a_certificate_of_the_owners_is_replaced_by_the_owner_only() -> None:
+    """`make certificate` alone would give it up."""
+    found = {**FOUND, "kind": "own", "missing": ["www"]}
+    for problem in certificate.problems(found, 80 * DAY):
+        assert problem.endswith("make certificate CERT=... KEY=...")
+
+
+def test_a_certificate_in_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "site.der").write_bytes(b"0\x82\x01\x02")
+    with pytest.raises(Stop, match=r"site.der is not in PEM format. openssl x509 -inform der"):
+        certificate.text_of(str(tmp_path / "site.der"), "CERT")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,16 @@ print(urllib.request.urlopen("https://ca:15000/roots/0", context=ssl._create_unv
 """
 
 
+def test_a_certificate_is_asked_only_for_names_that_it_can_have() -> None:
+    """No CA certifies localhost, and the owner's need not have it either."""
+    both = wanted("example.com,.example.org,localhost,127.0.0.1", "authenticator = dns")
+    assert certificates.expected(certificates.FROM_CA, both) == ("example.com", "example.org", "*.example.org")
+    assert certificates.expected(certificates.OWN, both) == ("example.com", "example.org", "*.example.org")
+    private = wanted("shop.internal,localhost", "")
+    assert certificates.expected(certificates.FROM_CA, private) == ()
+    assert certificates.expected(certificates.OWN, private) == ("shop.internal",)
+
+
 @pytest.fixture(scope="module")
 def ca_stack(images: None, transport: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of example.com with a CA next to it that has certified nothing yet."""

@@ -8,6 +8,11 @@ import sys
 import traceback
 from pathlib import Path
 
+from django.apps import apps
+from django.db.migrations.autodetector import MigrationAutodetector
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import ProjectState
+
 # Importing stack_checks registers them; then manage.py as it is, with this folder first on sys.path as it expects.
 WITH_OUR_CHECKS = """
 import runpy, sys
@@ -16,6 +21,7 @@ import stack_checks
 sys.path[0], sys.argv[0] = "", "manage.py"
 runpy.run_path("manage.py", run_name="__main__")
 """
+SOURCE = Path("/app")
 # Of the migrations to run
 SHOWN = 5
 
@@ -55,6 +61,22 @@ def pending_migrations() -> list[str]:
     return [line.split()[-1] for line in lines if line.startswith("[ ]")]
 
 
+def unmigrated() -> list[str]:
+    """Return the project's own applications whose models are not what their migrations make.
+
+    An application without migrations is left alone, as by `makemigrations` without a name.
+    """
+    try:
+        loader = MigrationLoader(None, ignore_no_migrations=True)
+        changes = MigrationAutodetector(loader.project_state(), ProjectState.from_apps(apps)).changes(
+            graph=loader.graph
+        )
+    except Exception:  # a project that is right must not be stopped by a check that is wrong
+        return []
+    own = (label for label in changes if Path(apps.get_app_config(label).path).is_relative_to(SOURCE))
+    return sorted(set(own) & loader.migrated_apps)
+
+
 def shortened(names: list[str]) -> str:
     """Return names in one line; of many, the first and their number."""
     if len(names) > SHOWN:
@@ -70,3 +92,5 @@ if __name__ == "__main__":
         sys.exit(1)
     if sys.argv[1:] == ["--migrations"]:
         print("migrations to run:", shortened(pending_migrations()))
+        if changed := unmigrated():
+            print(f"models changed without a migration: {shortened(changed)}. make dev, make manage CMD=makemigrations")
