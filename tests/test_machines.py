@@ -213,6 +213,8 @@ clean CONFIRM=1
 GO_ON = {"top": " requests/s", "logs": " | "}
 # Of maintainers: they need the test tools, and what they do to the engine the others do as well.
 LEFT_OUT = {"lint", "check", "test", "test-all", "prove", "bench", "sbom", "outdated", "update"}
+# It needs overrides/tls.yaml, and only runs a command in a container, as `shell` does.
+LEFT_OUT |= {"certificate"}
 REFUSED = re.compile("EACCES|permission denied|not permitted|traceback", re.IGNORECASE)
 
 
