@@ -190,6 +190,10 @@ class Served:
         """Return whether it is for this name."""
         return name in self.names() or f"*.{name.partition('.')[2]}" in self.names()
 
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """Return those of these names that it is not for."""
+        return [name for name in names if not self.covers(name)]
+
     def share_of_life(self, now: float) -> float:
         """Return how much of its life is over: below 0 not yet valid, above 1 expired."""
         begins, ends = self.leaf.not_valid_before_utc.timestamp(), self.leaf.not_valid_after_utc.timestamp()
@@ -416,7 +420,7 @@ def order(want: Wanted, now: float, run: Callable[[Wanted], tuple[int, str]] = r
         try:
             new = of_the_ca()
             # Its dates are not looked at: if they are wrong by our clock, the clock is (make doctor looks at that).
-            if missing := [name for name in want.order if not new.covers(name)]:
+            if missing := new.lacks(want.order):
                 raise Refused(f"the CA's certificate is not for {', '.join(missing)}")
             if is_other(new):
                 publish(new)
@@ -508,8 +512,9 @@ def install(pem: bytes, now: float) -> int:
             f"the certificate is {'not valid before' if life < 0 else 'expired since'} "
             f"{new.leaf.not_valid_before_utc if life < 0 else new.leaf.not_valid_after_utc:%F %T} UTC"
         )
-    uncovered = [name for name in want.names if not new.covers(name) and not LOOPBACK.fullmatch(name)]
-    if uncovered and len(uncovered) == len([name for name in want.names if not LOOPBACK.fullmatch(name)]):
+    names = expected(OWN, want)
+    uncovered = new.lacks(names)
+    if uncovered and len(uncovered) == len(names):
         raise Refused(f"the certificate is for {', '.join(new.names())}, none of which is in DJANGO_ALLOWED_HOSTS")
     with alone():
         publish(new)
@@ -546,7 +551,7 @@ def status() -> dict[str, object]:
         **found,
         "kind": current.kind,
         "names": current.names(),
-        "missing": [name for name in expected(current.kind, want) if not current.covers(name)],
+        "missing": current.lacks(expected(current.kind, want)),
         "begins": begins,
         "until": ends,
         "renews": begins + (ends - begins) * share,

@@ -20,8 +20,6 @@ from ops.stop import own_files
 
 BRING = "/usr/local/lib/uwsgi/bring.py"
 SECONDS = 3600
-# Every database that Django has migrated has this table; one of another program is not to replace the project's.
-MIGRATIONS = "django_migrations"
 LISTED = "find /data/media -type f -printf '%P\\n'"
 
 
@@ -78,8 +76,11 @@ def take_snapshot(source: Path, target: Path) -> None:
         raise Stop(f"{source} is not a database of SQLite that can be read: {problem}") from problem
     if not whole or not tables:
         raise Stop(f"{source} is {'damaged' if not whole else 'empty'}. Nothing was changed")
-    if MIGRATIONS not in tables:
-        raise Stop(f"{source} is no database of a Django project: it has no table {MIGRATIONS}. Nothing was changed")
+    # One of another program is not to replace the project's.
+    if front_page.MIGRATIONS not in tables:
+        raise Stop(
+            f"{source} is no database of a Django project: it has no table {front_page.MIGRATIONS}. Nothing was changed"
+        )
 
 
 def media(source: str, *, replace: bool) -> None:

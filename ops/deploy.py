@@ -53,7 +53,7 @@ def deploy() -> None:
     """Deploy the code in app/. Raises Stop, while the old release keeps serving, if anything is wrong with it."""
     with change("deploy") as before:
         files = production_files(before)
-        refuse_two("nginx")
+        refuse_two_nginx()
         if not stack.containers() and state.read() is None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
@@ -109,7 +109,7 @@ def applied(wanted: Wanted, before: State, containers: Sequence[Container], *, e
         now = replace(now, digests=digests)
         if project:
             release = releases.keep(wanted.ids[wanted.images["uwsgi"]], again=not everything)
-            images = releases.known()
+            images = releases.known() if before.left else {}
             # One that is deployed again is no longer one to avoid.
             left = tuple(name for name in before.left if images.get(name) != images.get(release))
             now = replace(now, release=release, left=left)
@@ -274,10 +274,10 @@ def retire_other_transport(transport: str) -> None:
     retire(sorted(left, key=lambda container: OF_A_TRANSPORT.index(container.service)))
 
 
-def refuse_two(service: str) -> None:
-    """Raise Stop if two containers of a service run that has one: a change was cut off, and they may differ."""
-    if sum(container.running for container in stack.containers(service)) > 1:
-        raise Stop(f"Two containers of {service} run, since a change was cut off. To end it, type: make up")
+def refuse_two_nginx() -> None:
+    """Raise Stop if two containers of nginx run: a change was cut off, and they may differ."""
+    if sum(container.running for container in stack.containers("nginx")) > 1:
+        raise Stop("Two containers of nginx run, since a change was cut off. To end it, type: make up")
 
 
 def counted(replicas: int) -> str:
@@ -321,7 +321,7 @@ def scale(wanted: str) -> None:
     """Run as many uwsgi containers as wanted. Raises Stop for a number that the memory does not allow."""
     with change("scale") as before:
         files = production_files(before)
-        refuse_two("nginx")
+        refuse_two_nginx()
         config = stack.config(files)
         limit = int(config["services"]["uwsgi"]["mem_limit"])
         total = int(stack.docker("info", "--format", "{{.MemTotal}}"))

@@ -40,6 +40,8 @@ READ_ONLY = re.compile(
     r"Error: .*(Read-only file system|readonly database|unable to open database file|'/(app|manage)/)"
 )
 HTTPS = "Add overrides/tls.yaml to COMPOSE_FILE in .env, or put a proxy with a certificate in front (docs/go-live.md)"
+# Every database that Django has migrated has this table.
+MIGRATIONS = "django_migrations"
 # Of a traceback, the end says what happened, and where in the project
 TRACEBACK_LINES = 6
 
@@ -279,10 +281,10 @@ def left_behind(app: Path) -> str:
         try:
             with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-                own = [name for name in names if not re.match(r"django_|sqlite_|auth_(permission|group)", name)]
                 # Others have SQLite files as well, as a search index.
-                if "django_migrations" not in names:
+                if MIGRATIONS not in names:
                     continue
+                own = [name for name in names if not re.match(r"django_|sqlite_|auth_(permission|group)", name)]
                 if any(database.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in own):  # noqa: S608
                     return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
         except sqlite3.Error:

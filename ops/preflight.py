@@ -47,7 +47,6 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 # Where a listener on every address can be reached from this machine
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 UNPRIVILEGED = "net.ipv4.ip_unprivileged_port_start"
-MOVE_IT = "Move the line to .env"
 RATE = "[1-9][0-9]{0,8}r/[sm]"
 # Of each setting: what it must look like (several are separated by commas), in words, and an example
 FORMS = {
@@ -110,7 +109,11 @@ def variable_problems(file: str, names: AbstractSet[str]) -> list[str]:
     """Return the variables of project.env that would have no effect, or one on uWSGI."""
     return [
         f"{file} sets {name}, which the stack itself sets for every project. "
-        + ("Remove the line; if it is meant for your project, rename it" if name in NOT_IN_ENV else MOVE_IT)
+        + (
+            "Remove the line; if it is meant for your project, rename it"
+            if name in NOT_IN_ENV
+            else "Move the line to .env"
+        )
         for name in sorted(names & SET_BY_THE_STACK)
     ] + [
         f"{file} sets {name}: uWSGI takes every name that begins with UWSGI_ for an option of its own. "

@@ -129,7 +129,7 @@ def test_what_serves_alone_is_never_retired(folder: Path, monkeypatch: pytest.Mo
 def test_two_nginx_that_a_killed_change_has_left_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running(monkeypatch, container("nginx"), container("nginx", id="new"))
     with pytest.raises(console.Stop, match=r"Two containers of nginx run.* type: make up"):
-        deploy.refuse_two("nginx")
+        deploy.refuse_two_nginx()
 
 
 def test_the_log_of_a_container_that_crashed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

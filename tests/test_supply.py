@@ -14,17 +14,23 @@ from tests.support.stack import ROOT, Stack, run
 from tools import supply
 
 
+def bills_of_materials(stack: Stack, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Write the bill of materials of each image of a stack, and return the folder in which they are."""
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
+    monkeypatch.setattr(supply, "ROOT", folder)
+    monkeypatch.setattr(supply, "SBOM", folder / "sbom")
+    supply.sbom()
+    return supply.SBOM
+
+
 @pytest.mark.one_transport
 def test_bill_of_materials_names_what_is_in_the_images(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("COMPOSE_PROJECT_NAME", stack.project)
-    monkeypatch.setattr(supply, "ROOT", tmp_path)
-    monkeypatch.setattr(supply, "SBOM", tmp_path / "sbom")
-    supply.sbom()
+    written = bills_of_materials(stack, monkeypatch, tmp_path)
     found = {}
     for service in supply.SERVICES:
-        document = json.loads((tmp_path / f"sbom/{service}.cdx.json").read_text())
+        document = json.loads((written / f"{service}.cdx.json").read_text())
         assert document["bomFormat"] == "CycloneDX"
         found[service] = {one["purl"].partition("?")[0].partition("@")[0] for one in document["components"]}
     assert "pkg:deb/debian/nginx" in found["nginx"]

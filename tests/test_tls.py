@@ -19,7 +19,7 @@ import requests
 from tests.support.stack import ROOT, Stack, run, wait_until
 from tests.support.tls import SWAP, X25519, X25519MLKEM768, Http2, ask, chosen_group, connect, context, get, serial
 from tests.test_containers import privileges
-from tools import supply
+from tests.test_supply import bills_of_materials
 from tools.load import Load
 
 HSTS = b"strict-transport-security: max-age=86400\r\n"
@@ -307,11 +307,8 @@ def test_nginx_serves_https_again_after_its_restart(tls_stack: Stack) -> None:
 def test_the_bill_of_materials_names_the_client(
     tls_stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("COMPOSE_PROJECT_NAME", tls_stack.project)
-    monkeypatch.setattr(supply, "ROOT", tmp_path)
-    monkeypatch.setattr(supply, "SBOM", tmp_path / "sbom")
-    supply.sbom()
-    assert "pkg:pypi/certbot@" in (tmp_path / "sbom/certificates.cdx.json").read_text()
+    written = bills_of_materials(tls_stack, monkeypatch, tmp_path)
+    assert "pkg:pypi/certbot@" in (written / "certificates.cdx.json").read_text()
 
 
 def sslyze(stack: Stack, home: Path, *options: str) -> str:

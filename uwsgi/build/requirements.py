@@ -42,6 +42,11 @@ def entries(text: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
+def entries_of(file: Path) -> list[str]:
+    """Return the entries of a file. Windows writes some in UTF-16: they are pip's to read."""
+    return entries(file.read_text(errors="surrogateescape"))
+
+
 def is_folder(entry: str) -> bool:
     """Return whether an entry is a folder of the project."""
     return FOLDER.match(entry) is not None
@@ -105,18 +110,18 @@ def copy_folders(file: Path) -> None:
     Without such a folder that step depends on nothing that a change of code changes, and is not run again.
     """
     FOLDERS.mkdir()
-    texts = [each.read_text(errors="surrogateescape") for each in FILES.rglob("*.txt")]
+    named = (is_folder(entry) for each in FILES.rglob("*.txt") for entry in entries_of(each))
     # What is in a lock is known once it is exported.
-    if file.suffix != ".txt" or any(is_folder(entry) for text in texts for entry in entries(text)):
+    if file.suffix != ".txt" or any(named):
         shutil.copytree(PROJECT, FOLDERS, symlinks=True, dirs_exist_ok=True)
 
 
 def packages(file: Path) -> None:
     """Install all that does not come from a folder of the project."""
     if file.suffix == ".txt":
-        # In every file, since one includes another. Windows writes some in UTF-16: they are pip's to read.
+        # In every file, since one includes another.
         for each in FILES.rglob("*.txt"):
-            found = entries(each.read_text(errors="surrogateescape"))
+            found = entries_of(each)
             if any(map(is_folder, found)):
                 each.rename(each.with_suffix(".all"))
                 each.write_text("\n".join([*(entry for entry in found if not is_folder(entry)), ""]))

@@ -12,10 +12,8 @@ from django.core.checks import ERROR, WARNING
 from django.core.checks.registry import registry
 from django.db import DatabaseError, close_old_connections, connection
 
-# Those of Django's own checks of which ours say more
-SAID = {"security.W009", "security.W018", "security.W020"}
-# HSTS: nginx sends it over https.
-NOT_HERE = {"security.W004"}
+# Those of Django's own checks of which ours say more, and W004, HSTS, which nginx sends over https
+LEFT_OUT = {"security.W004", "security.W009", "security.W018", "security.W020"}
 # Tables that Django fills, or that a project without users leaves empty
 OF_THE_FRAMEWORK = re.compile(r"django\.contrib\.(?!auth)|django\.contrib\.auth\.\w+\.(Permission|Group)$")
 
@@ -53,7 +51,7 @@ def djangos_own() -> list[tuple[str, str]]:
     if os.environ.get("UWSGI_MODULE") == "development":
         return []
     found = [message for check in registry.deployment_checks for message in check(app_configs=None)]
-    names = sorted({str(message.id) for message in found if not message.is_silenced()} - SAID - NOT_HERE)
+    names = sorted({str(message.id) for message in found if not message.is_silenced()} - LEFT_OUT)
     if not names:
         return []
     return [("could", f'Django: {", ".join(names)}. To read them: make manage CMD="check --deploy"')]
