@@ -290,6 +290,8 @@ def rollback() -> None:
     with change("rollback") as before:
         files = production_files(before)
         previous = releases.to_return_to(before)
+        if previous is None and not releases.known():
+            raise Stop("There is no release yet. The first is made by: make up")
         if previous is None:
             raise Stop("There is no release before the running one. To see which are kept: make releases")
         config = stack.config(files)
@@ -322,6 +324,8 @@ def scale(wanted: str) -> None:
     with change("scale") as before:
         files = production_files(before)
         refuse_two_nginx()
+        # First, because before the first start there is no project.env, which Compose would name.
+        image, workers = releases.running(), stack.workers()
         config = stack.config(files)
         limit = int(config["services"]["uwsgi"]["mem_limit"])
         total = int(stack.docker("info", "--format", "{{.MemTotal}}"))
@@ -331,7 +335,6 @@ def scale(wanted: str) -> None:
                 f"N is {wanted!r}, not a number from 1 to {most}: each container may take {limit >> 20} MB "
                 f"(mem_limit), and this machine has {total >> 20} MB. Type: make scale N=2"
             )
-        image, workers = releases.running(), stack.workers()
         # A verb that was killed may have left others, which are not proven.
         serving = [container for container in workers if container.image == image]
         with timed(f"{len(workers)} to {wanted}"):

@@ -134,8 +134,11 @@ def remember() -> None:
 
 def show() -> None:
     """Print the releases, the newest first, and mark the one that serves."""
-    serving = running()
-    for release, image in known().items():
-        print(f"{'*' if image == serving else ' '} {release}  {image.removeprefix('sha256:')[:12]}")
+    serving, last, images = running(), state.read(), known()
+    # Of several names of the image that serves, the one that was written down
+    names = [release for release, image in images.items() if image == serving]
+    live = last.release if last and last.release in names else next(iter(names), None)
+    for release, image in images.items():
+        print(f"{'*' if release == live else ' '} {release}  {image.removeprefix('sha256:')[:12]}")
     if serving is None:
         print("Nothing is running. Start the stack: make up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import sys
@@ -375,6 +376,30 @@ def test_a_rollback_does_not_go_to_a_release_that_one_has_left(folder: Path, mon
     monkeypatch.setattr(releases, "known", lambda: RELEASES)
     running(monkeypatch, container(image="d"))
     assert releases.previous("20260104-0", left=["20260103-0"]) == "20260102-1"
+
+
+def test_of_several_names_of_the_image_that_serves_one_is_live(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after deploys that changed nothing."""
+    monkeypatch.setattr(releases, "known", lambda: RELEASES)
+    running(monkeypatch, container(image="b"))
+    for written, live in ((None, "20260102-1"), (State(TCP, "tcp", "20260102-0"), "20260102-0")):
+        if written:
+            state.write(written)
+        releases.show()
+        assert [line[2:].split()[0] for line in capsys.readouterr().out.splitlines() if line[0] == "*"] == [live]
+
+
+def test_before_the_first_start_each_verb_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what Compose thinks of a project.env that is not made yet."""
+    monkeypatch.setattr(deploy, "change", lambda _: contextlib.nullcontext(state.current()))
+    monkeypatch.setattr(releases, "known", dict)
+    monkeypatch.setattr(stack, "config", lambda _: pytest.fail("Compose was asked"))
+    with pytest.raises(console.Stop, match=r"No uwsgi container is running\. Start the stack: make up"):
+        deploy.scale("2")
+    with pytest.raises(console.Stop, match=r"There is no release yet\. The first is made by: make up"):
+        deploy.rollback()
 
 
 def test_several_names_of_one_image_are_one_release_of_the_last_three(monkeypatch: pytest.MonkeyPatch) -> None:
