@@ -42,14 +42,21 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         made.remove()
 
 
-@pytest.fixture(params=VERBS)
-def site(request: pytest.FixtureRequest, checkout: Checkout, driver: Remote) -> str:
-    """The address of the stack over one transport, with a browser that has not been there."""
+@pytest.fixture(params=VERBS, scope="module")
+def address(request: pytest.FixtureRequest, checkout: Checkout, driver: Remote) -> str:
+    """The address of the stack over one transport; of the module, so that each transport is started once."""
     driver.get("about:blank")  # the page before would go on asking while the stack changes
     checkout.made(VERBS[request.param])
+    return f"http://localhost:{checkout.environment['HTTP_PORT']}"
+
+
+@pytest.fixture
+def site(address: str, driver: Remote) -> str:
+    """The same address, with a browser that has not been there."""
+    driver.get("about:blank")
     driver.execute("executeCdpCommand", {"cmd": "Network.clearBrowserCookies", "params": {}})
     console(driver)
-    return f"http://localhost:{checkout.environment['HTTP_PORT']}"
+    return address
 
 
 @pytest.fixture
