@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import pwd
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -49,7 +50,11 @@ def change(verb: str) -> Iterator[State]:
         if migrating(found):
             wait_for_migration(verb)
         remove([container.id for container in found if stack.TRIAL_LABEL in container.marks])
-        yield state.current()
+        try:
+            yield state.current()
+        except KeyboardInterrupt:
+            print(f"\nCut off. To finish it, type: make {verb}", file=sys.stderr)
+            raise
 
 
 def belongs_to_another(path: Path) -> str:

@@ -321,7 +321,7 @@ def start_again(files: Sequence[str], services: Sequence[str]) -> None:
 
 def scale(wanted: str) -> None:
     """Run as many uwsgi containers as wanted. Raises Stop for a number that the memory does not allow."""
-    with change("scale") as before:
+    with change(f"scale N={wanted}") as before:
         files = production_files(before)
         refuse_two_nginx()
         # First, because before the first start there is no project.env, which Compose would name.
@@ -400,10 +400,23 @@ def undone_on_failure(names: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        remove([container.id for container in stack.containers() if container.id not in known])
+        take_back([container for container in stack.containers() if container.id not in known])
         for name, image in before.items():
             stack.docker("tag", image, name)
         raise
+
+
+def take_back(new: Sequence[Container]) -> None:
+    """Stop gracefully and remove what a verb has started: it may serve already, though the verb failed or was cut off.
+
+    nginx first, which feeds the others.
+    """
+    running = [container for container in new if container.running and container.service in OF_A_TRANSPORT]
+    if running:
+        print("  taking back what was started", flush=True)
+    for container in sorted(running, key=lambda one: OF_A_TRANSPORT.index(one.service)):
+        quiet(["docker", "stop", container.id], seconds=container.grace_seconds + STOP_SECONDS)
+    remove([container.id for container in new])
 
 
 def start_new(files: Sequence[str], service: str, count: int) -> list[Container]:

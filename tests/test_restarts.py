@@ -51,6 +51,26 @@ def clients(address: str, count: int = 4) -> Iterator[list[str]]:
             thread.join(30)
 
 
+@pytest.mark.one_transport
+def test_a_stop_while_the_project_is_imported_is_obeyed(stack: Stack, tmp_path: Path) -> None:
+    """Otherwise the signal is lost, and the container is killed later, in the middle of requests."""
+    slow = tmp_path / "stack_application.py"
+    slow.write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    slow.chmod(0o644)
+    name = f"{stack.project}-importing"
+    options = ("--network", "none", "--tmpfs", "/run/uwsgi:uid=10001", "--env", "UWSGI_HARAKIRI=30")
+    mount = ("--volume", f"{slow}:/usr/local/lib/uwsgi/project/stack_application.py:ro")
+    image, ini = stack.container("uwsgi")["Config"]["Image"], "/etc/uwsgi/uwsgi.ini"
+    run("docker", "run", "--detach", "--name", name, *options, *mount, image, "uwsgi", "--ini", ini)
+    try:
+        wait_until(lambda: "importing" in run("docker", "logs", name).stderr, "the import", 30)
+        run("docker", "stop", "--time", "20", name)
+        # uWSGI's own; 137: killed
+        assert run("docker", "inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip() == "30"
+    finally:
+        run("docker", "rm", "--force", name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("service", ["nginx-socket", "nginx", "uwsgi-socket", "uwsgi"])
 def test_serves_after_a_restart(disposable_stack: Stack, service: str) -> None:
