@@ -115,7 +115,7 @@ test: ready .venv/done ## Run the quick tests on both transports; K=expression s
 test-all: ready .venv/done ## Run everything, at most 15 minutes; K=expression selects
 	.venv/bin/pytest $(if $(K),-k "$(K)")
 
-prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/measured/proof.md; about half an hour
+prove: ready .venv/done ## 20 deploys and every fault under load, written to docs/measured/proof.md; about 45 minutes
 	.venv/bin/python -m tools.prove
 
 bench: ready .venv/done ## Benchmark against gunicorn and granian; QUICK=1 is short, CHECK=1 fails on a regression
