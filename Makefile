@@ -98,6 +98,16 @@ bring-media: ## Copy a folder of uploads into the stack; FROM=app/media, and REP
 	$(if $(FROM),,$(error Which folder? Type: make bring-media FROM=app/media))
 	@ops/run bring-media $(if $(REPLACE),--replace) "$(FROM)"
 
+backup: ## Back up database, uploads and settings into backups/
+	@ops/run backup
+
+backups: ## List the backups
+	@ops/run backups
+
+restore: ## Restore a backup; FROM=latest, a day (2026-11-25), or an id
+	$(if $(FROM),,$(error Which backup? Type: make restore FROM=latest, or an id of make backups))
+	@ops/run restore "$(FROM)"
+
 clean: ## Remove containers, images AND DATA of this stack; asks for CONFIRM=1
 	$(if $(filter 1,$(CONFIRM)),,$(error This removes the database and uploads (volumes data, media, private, static) and, with overrides/tls.yaml, the certificate and its account. If you mean it: make clean CONFIRM=1))
 	ops/run clean
@@ -139,5 +149,5 @@ ready:
 .venv/done: tests/requirements.txt
 	@tools/venv
 
-.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback bring-database bring-media certificate releases scale restart reload
+.PHONY: help adopt up up-tcp up-unix up-direct dev attach down stop logs trace ps status top deploy rollback bring-database bring-media certificate backup backups restore releases scale restart reload
 .PHONY: doctor manage shell lint check test test-all prove bench sbom outdated update clean ready

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import base_image, bring, engine, releases, settings, stack, state
+from ops import backup, base_image, bring, engine, releases, settings, stack, state
 from ops.adopt import adopt
 from ops.certificate import certificate
 from ops.change import belongs_to_another
 from ops.console import ROOT, Stop
 from ops.deploy import deploy, reload, rollback, scale
 from ops.doctor import doctor
+from ops.restore import restore
 from ops.status import status, top
 from ops.stop import clean, down, manage, restart, stop
 from ops.trace import trace
@@ -43,6 +44,7 @@ def set_up() -> None:
     settings.ensure()
     for image in base_image.names():
         base_image.ensure(image)
+    backup.prepare()
 
 
 def print_files() -> None:
@@ -79,6 +81,9 @@ VERBS = {
     "bring-database": Verb("copy an SQLite database into the stack", bring.database, BRING),
     "bring-media": Verb("copy a folder of uploads into the stack", bring.media, BRING),
     "certificate": Verb("get a certificate now, or serve your own", certificate, CERTIFICATE),
+    "backup": Verb("make a backup of data, uploads and settings", backup.backup, set_up=True),
+    "backups": Verb("list the backups", backup.show),
+    "restore": Verb("restore a backup", restore, {"source": {"metavar": "FROM"}}),
     "manage": Verb("run manage.py in a separate container", manage, {"words": {"nargs": argparse.REMAINDER}}),
 }
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ops import front_page, logs, preflight, proof, releases, stack, state
+from ops import backup, front_page, logs, preflight, proof, releases, stack, state
 from ops.change import change, claim, remove, timed
 from ops.console import Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -57,6 +57,7 @@ def deploy() -> None:
         if not stack.containers() and state.read() is None:
             raise Stop("Nothing has been started here yet. Type: make up")
         now, _ = bring(files, before, everything=False)
+        backup.started(files)
         print(f"\n{now.release} serves in {counted(now.replicas)}. Back: make rollback")
     front_page.show()
 

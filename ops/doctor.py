@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from ops import certificate, engine, front_page, preflight, stack, state, status
+from ops import backup, certificate, engine, front_page, preflight, stack, state, status
 from ops.console import Stop
-from ops.needs import COULD
+from ops.needs import BREAKS, COULD
 from ops.stack import Container
 
 # Beyond this an access log, a cookie's age and a certificate's dates are wrong.
@@ -58,6 +58,8 @@ class Facts:
     versions: Sequence[str] = ()
     disk: Sequence[str] = ()
     certificate: Sequence[str] = ()
+    # As `findings`
+    backups: Sequence[tuple[str, str]] = ()
 
 
 def doctor() -> None:
@@ -67,7 +69,7 @@ def doctor() -> None:
     checks = [check for check in CHECKS if not (development and check is timeouts)]
     facts = gather()
     print(f"Front page: {facts.page}")
-    for word, text in facts.findings:
+    for word, text in (*facts.findings, *facts.backups):
         if word == COULD:
             print(f"  {word:<7} {text}")
     problems = examine(facts, checks)
@@ -200,7 +202,28 @@ def https(facts: Facts) -> Iterator[str]:
     yield from facts.certificate
 
 
-CHECKS = (timeouts, buffers, queue, descriptors, memory, sockets, disk, clock, page, loops, versions, https)
+def backups(facts: Facts) -> Iterator[str]:
+    """Find backups that are old, failed or suspect, and a restore that was cut off."""
+    for word, text in facts.backups:
+        if word != COULD:
+            yield f"{word}: {text}"
+
+
+CHECKS = (
+    timeouts,
+    buffers,
+    queue,
+    descriptors,
+    memory,
+    sockets,
+    disk,
+    clock,
+    page,
+    loops,
+    versions,
+    https,
+    backups,
+)
 
 
 def gather() -> Facts:
@@ -228,7 +251,14 @@ def gather() -> Facts:
         versions=engine.lacking(),
         certificate=certificate.look(time.time()),
         disk=preflight.disk_problems(),
+        backups=[*cut_off(uwsgi[0]), *backup.findings(state.current_files())],
     )
+
+
+def cut_off(container: Container) -> Iterator[tuple[str, str]]:
+    """Yield that a restore was killed in the middle of its swap, if one was (backup/restore.py)."""
+    if inside(container, "sh", "-c", "ls /data/.backup/swap.json 2>/dev/null || true"):
+        yield BREAKS, "a restore was cut off in the middle of its swap. End it: make restore FROM=latest"
 
 
 def inside(container: Container, *command: str) -> str:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from ops import certificate, stack, state
+from ops import backup, certificate, stack, state
 from ops.console import Stop
 from ops.stack import Container
 
@@ -71,6 +71,7 @@ def gather() -> dict[str, Any]:
         "queue": queue("uwsgi-socket"),
         # With overrides/tls.yaml
         "certificate": certificate.status(),
+        "backup": backup.last() or None,
         "containers": [container_state(container) for container in stack.workers()],
     }
 
@@ -112,6 +113,7 @@ def table(document: dict[str, Any]) -> str:
             f"queue      {waiting(document['queue'], 'uwsgi-socket')}",
             *([f"TLS        {certificate.line(tls, time.time())}"] if (tls := document["certificate"]) else []),
             f"uWSGI      {', '.join(versions)}",
+            f"backup     {last_backup(document['backup'])}",
             "",
             *lines,
         ]
@@ -123,6 +125,14 @@ def waiting(queue: dict[str, Any] | None, service: str) -> str:
     return (
         f"{queue['address']}, {queue['waiting']} of {queue['most']} waiting" if queue else f"{service} is not running"
     )
+
+
+def last_backup(known: dict[str, Any] | None) -> str:
+    """Return in words how the last backup went, and when the last good one was."""
+    if not known:
+        return "none (make backup)"
+    good = f"good: {since(int(known['good']))}" if "good" in known else "none is good"
+    return good if known["result"] == "good" else f"{known['result']}: {since(int(known['tried']))}; {good}"
 
 
 def row(container: dict[str, Any], worker: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ops import deploy, front_page, preflight, proof, releases, stack, state
+from ops import backup, deploy, front_page, preflight, proof, releases, stack, state
 from ops.change import change, claim
 from ops.console import ROOT, Stop, quiet
 from ops.launch import WAIT_SECONDS, launch
@@ -31,6 +31,7 @@ def up(transport: str | None = None) -> None:
         if not any(container.running for container in stack.containers("uwsgi")):
             print("Building the images (about two minutes the first time)", flush=True)
         now, config = deploy.bring(files, before, everything=True)
+        backup.started(files)
     processes = config["services"]["uwsgi"]["environment"]["UWSGI_PROCESSES"]
     other = "make up-tcp" if now.transport == "unix-socket" else "make up-unix"
     print(

@@ -38,7 +38,15 @@ RUN = pytest.StashKey[TextIO]()
 ORDER = (
     ("unix-socket-test_deploy", "test_projects", "unix-socket-test_killed_deploys", "unix-socket-test_broken_releases"),
     ("test_adopt", "test_settings", "test_forking", "test_runs"),
-    ("bare-machine", "test_newcomer", "test_browser", "test_bench", "test_bad_input", "develop-tcp"),
+    (
+        "bare-machine",
+        "unix-socket-test_backup",
+        "test_newcomer",
+        "test_browser",
+        "test_bench",
+        "test_bad_input",
+        "develop-tcp",
+    ),
     ("develop-unix-socket", "test_machines"),
 )
 

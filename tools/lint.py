@@ -38,6 +38,7 @@ def checks() -> dict[str, Check]:
         "mypy": mypy("3.11", "ops", "tests", "tools", "--exclude", "tests/(probe|projects)|tools/bench/project"),
         # A false alarm is silenced at its line (pragma: allowlist secret); the hashes of a lock are many.
         "secrets": program("detect-secrets-hook", "--exclude-files", r"requirements\.txt$", *listed()),
+        "mypy backup": mypy("3.11", "backup"),
         "mypy uwsgi": mypy("3.13", *listed("uwsgi/*.py")),
         # Apart from uwsgi/, because both folders have a healthcheck.py.
         "mypy sockets": mypy("3.13", *listed("sockets/*.py")),

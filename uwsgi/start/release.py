@@ -31,6 +31,8 @@ COPIES = Path("/data/backup")
 COPIES_KEPT = 3
 # In place of it, from .env
 COMMAND = os.environ.get("RELEASE_COMMAND", "")
+# Of a restore whose renames were cut off, as by a power failure (backup/restore.py): old and new are mixed.
+CUT_OFF = Path("/data/.backup/swap.json")
 # Django's message
 NO_DATABASE = "settings.DATABASES is improperly configured"
 
@@ -127,6 +129,8 @@ def main() -> None:
 
     A rollback only publishes (--publish-only): the database already has the newer migrations.
     """
+    if CUT_OFF.exists():
+        sys.exit("release: a restore was cut off in the middle of its swap. End it: make restore FROM=latest")
     remove_left_over(TEMPORARY, time.time() - LEFT_OVER_SECONDS)
     if sys.argv[1:] != ["--publish-only"]:
         (own_command if COMMAND else migrate)()

@@ -1,0 +1,223 @@
+"""`make backup`, `make backups`: the owner's side of backup/, which is the program in the container.
+
+The container reads the volumes. The settings, which belong to the owner of this checkout, are handed to it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import secrets
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ops import base_image, change, settings, stack, state
+from ops.console import ROOT, Stop, quiet
+from ops.needs import COULD, UNSAFE
+
+OVERRIDE = "overrides/backup.yaml"
+FOLDER = ROOT / "backups"
+LAST = FOLDER / "last.json"
+PASSWORD = ROOT / "secrets/backup_password"
+PASSWORD_BYTES = 32
+# The container's user, whose files they are, and no others of this machine
+USER = 10001
+# A container without Compose, which reads settings that there may not be yet
+BARE = ("--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
+# To give backups/ to the container's user, wherever it came from
+OWNER = ("--cap-add", "CHOWN", "--cap-add", "DAC_READ_SEARCH")
+# A day, and the two hours that one may take or be late
+OLD_SECONDS = 26 * 3600
+# In the archive of the settings, what is no file of the checkout
+ABOUT = "about.json"
+
+
+def backup() -> None:
+    """Make a backup now. Raises Stop if it is not good."""
+    change.refuse_another_checkout(stack.all_containers())
+    files = files_with_backup()
+    refuse_nothing_to_save()
+    ensure()
+    stack.build(files, "backup")
+    hand_over(files)
+    if (kind := engine_of(database_url(files))) != "sqlite":
+        print(f"The database is not in it: DATABASE_URL names {kind}, which has a tool of its own, such as pg_dump")
+    # Not captured: it can take minutes, and prints as it goes.
+    if subprocess.run(command(files, "now"), cwd=ROOT, check=False).returncode != 0:
+        raise Stop("This is no good backup (above).")
+    print(f"It is in {FOLDER.relative_to(ROOT)}/. To restore it: make restore FROM=latest")
+
+
+def show() -> None:
+    """List the backups. Raises Stop if there are none."""
+    refuse_no_backups()
+    files = files_with_backup()
+    ensure()
+    stack.build(files, "backup")
+    print(output(files, "list"), end="")
+
+
+def files_with_backup() -> list[str]:
+    """Return the stack's files with the service `backup`. Raises Stop under `make dev`, whose data is in dev-data/."""
+    files = state.current_files()
+    if stack.includes(files, stack.DEVELOPMENT):
+        raise Stop("This is the stack of `make dev`, whose data is the folder dev-data/. For production: make up")
+    return stack.with_override(files, OVERRIDE)
+
+
+def refuse_nothing_to_save() -> None:
+    """Raise Stop if this stack has no data."""
+    if quiet(["docker", "volume", "inspect", f"{stack.settings().project}_data"]) is None:
+        raise Stop("There is nothing to back up: this stack has no data yet. Start it: make up")
+
+
+def refuse_no_backups() -> None:
+    """Raise Stop if there is no repository next to this file's checkout."""
+    if not FOLDER.is_dir() or not any(FOLDER.iterdir()):
+        raise Stop("There are no backups in backups/. Make one: make backup; or put the folder of the site there")
+
+
+def ensure() -> None:
+    """Make the password and backups/ where they are missing, and give backups/ to the container's user.
+
+    Raises Stop if there are backups and no password: a new one would not open them.
+    """
+    has_backups = FOLDER.is_dir() and any(FOLDER.iterdir())
+    if not PASSWORD.exists():
+        if has_backups:
+            raise Stop(
+                "There are backups in backups/, and no secrets/backup_password, which alone opens them. Put it back; "
+                "or begin new ones: mv backups backups.old"
+            )
+        make_password()
+    # Its contents are encrypted, and restic lets no other user read them; last.json is for `make status`.
+    FOLDER.mkdir(mode=0o755, exist_ok=True)
+    if any(path.stat().st_uid != USER for path in (FOLDER, *FOLDER.iterdir())):
+        mount = ("--volume", f"{FOLDER}:/backups")
+        image = base_image.name()
+        base_image.ensure(image)
+        stack.docker(
+            "run", *BARE, *OWNER, "--user", "0", *mount, image, "chown", "--recursive", f"{USER}:{USER}", "/backups"
+        )
+
+
+def make_password() -> None:
+    """Write a new password, complete or not at all."""
+    PASSWORD.parent.mkdir(mode=0o700, exist_ok=True)
+    new = PASSWORD.with_name(f".{PASSWORD.name}.new")
+    new.write_text(secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
+    new.chmod(settings.MODE)
+    new.replace(PASSWORD)
+    print(f"Made {PASSWORD.relative_to(ROOT)}. Without it no one can read backups/: keep a copy on another machine")
+
+
+def command(files: Sequence[str], *words: str, options: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs one container of the service."""
+    return stack.compose_command(
+        files, "--progress", "quiet", "run", "--rm", "--no-deps", "-T", *options, "backup", *words
+    )
+
+
+def output(files: Sequence[str], *words: str, data: bytes = b"") -> str:
+    """Return what one container of the service prints. Raises Stop with its message if it fails."""
+    done = subprocess.run(command(files, *words), input=data, capture_output=True, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise Stop(done.stderr.decode(errors="replace").strip())
+    return done.stdout.decode(errors="replace")
+
+
+def prepare() -> None:
+    """Before a start with the service in COMPOSE_FILE: make what it mounts."""
+    if stack.includes(stack.settings().files.split(":"), OVERRIDE):
+        ensure()
+
+
+def started(files: Sequence[str]) -> None:
+    """After a start with the service in COMPOSE_FILE: hand it the settings that serve now."""
+    if stack.includes(files, OVERRIDE):
+        hand_over(files)
+
+
+def hand_over(files: Sequence[str]) -> None:
+    """Give the container the settings of this checkout: it cannot read them itself, being no user of this machine."""
+    output(files, "settings", data=packed(files))
+
+
+def packed(files: Sequence[str]) -> bytes:
+    """Return .env, project.env and secrets/ as a tar archive, with what serves now. Only what can be laid back."""
+    about = {
+        "release": state.current().release,
+        "engine": engine_of(database_url(files)),
+        "project": stack.settings().project,
+    }
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as made:
+        add(made, ABOUT, json.dumps(about).encode())
+        for file in mine():
+            add(made, str(file.relative_to(ROOT)), file.read_bytes())
+    return archive.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file that only its owner may read."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def mine() -> list[Path]:
+    """Return the settings and secrets of this checkout; the password that opens a backup is not in it."""
+    own = Path(os.path.normpath(ROOT / stack.settings().project_env))
+    found = [ROOT / ".env", *([own] if own.is_relative_to(ROOT) else []), *sorted((ROOT / "secrets").rglob("*"))]
+    return [file for file in found if file.is_file() and file != PASSWORD]
+
+
+def database_url(files: Sequence[str]) -> str:
+    """Return where the project is told to have its database."""
+    return str(stack.config(files)["services"]["uwsgi"]["environment"].get("DATABASE_URL", ""))
+
+
+def engine_of(url: str) -> str:
+    """Return what kind of database an address is of."""
+    return re.split(r"[+:]", url)[0] or "sqlite"
+
+
+def last() -> dict[str, Any]:
+    """Return how the last backup went: nothing if there was none."""
+    try:
+        return dict(json.loads(LAST.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def findings(files: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the backups, for `make doctor`: a word (unsafe, could), a sentence."""
+    known, nightly = last(), stack.includes(files, OVERRIDE)
+    if not known:
+        yield COULD, f"there is no backup. Make one: make backup; one every night: {OVERRIDE} (docs/backup.md)"
+        return
+    if known["result"] != "good":
+        yield UNSAFE, f"the last backup, of {moment(known['tried'])}, is {known['result']}: {known['said']}"
+    if time.time() - known.get("good", 0) > OLD_SECONDS:
+        was = moment(known["good"]) if "good" in known else "never made"
+        fix = "See why: make logs S=backup" if nightly else "Make one: make backup"
+        yield (UNSAFE if nightly else COULD), f"the last good backup is more than 26 hours old ({was}). {fix}"
+    if same_disk():
+        yield COULD, "backups/ is on the disk of the data, and goes with it. Copy it to another machine: docs/backup.md"
+
+
+def moment(seconds: float) -> str:
+    """Return a time, in UTC as the backups are listed."""
+    return time.strftime("%F %R UTC", time.gmtime(seconds))
+
+
+def same_disk() -> bool:
+    """Return whether backups/ is on the disk of what it is a backup of."""
+    root = Path(stack.docker("info", "--format", "{{.DockerRootDir}}").strip())
+    return root.is_dir() and FOLDER.is_dir() and root.stat().st_dev == FOLDER.stat().st_dev

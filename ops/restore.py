@@ -1,0 +1,220 @@
+"""`make restore`: a backup, back into the volumes; on an empty machine, the settings as well.
+
+Everything is written next to what is there and compared before anything is replaced. Then the workers stop, requests
+wait in uwsgi-socket, and old and new change places by renaming. What does not serve after that is changed back.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ops import backup, base_image, change, engine, front_page, settings, stack, up
+from ops.change import timed
+from ops.console import ROOT, Stop, quiet
+from ops.stack import Container
+
+BUILD_SECONDS = 900
+# What Docker itself may take to stop containers, apart from their stop_grace_period
+STOP_SECONDS = 60
+MIGRATE_SECONDS = 1800
+# Where the database is in every container that may have it open
+DATA = "/data"
+
+
+def restore(source: str) -> None:
+    """Restore a backup: FROM=latest, a day or an id. Raises Stop, with what was there untouched or put back."""
+    engine.ensure()
+    backup.refuse_no_backups()
+    if not backup.PASSWORD.is_file():
+        raise Stop("secrets/backup_password is missing, which alone opens backups/. Put the site's there")
+    backup.ensure()
+    lay_settings(source)
+    settings.ensure()
+    for image in base_image.names():
+        base_image.ensure(image)
+    with change.change(f"restore FROM={source}"):
+        files = backup.files_with_backup()
+        refuse_other_commands()
+        change.claim()
+        with timed("build"):
+            stack.build(files, "backup")
+        holding = [one for one in stack.containers() if one.running and one.service != "backup" and DATA in one.volumes]
+        told = exchanged(files, source, holding)
+    if not any(container.service == "uwsgi" for container in holding):
+        print("\nStarting the site on what was restored")
+        up.up()
+    else:
+        front_page.show()
+    if told["replaced"]:
+        print(f"What it replaced is kept until the next restore: {', '.join(told['replaced'])} (docs/backup.md)")
+
+
+def refuse_other_commands() -> None:
+    """Raise Stop while a command has the database open, or may: it would go on writing to the old one."""
+    if found := [one.name for one in stack.all_containers() if one.running and one.one_off]:
+        raise Stop(f"A command is under way in {found[0]}. Nothing was changed. Try again when it has ended")
+
+
+def exchanged(files: Sequence[str], source: str, holding: Sequence[Container]) -> dict[str, Any]:
+    """Have the backup fetched and compared, and swapped with what is there while those that hold it open are stopped.
+
+    Returns the container's report.
+    """
+    serving = [container for container in holding if container.service == "uwsgi"]
+    with conversation(files, source) as talk:
+        with timed("restore next to what is there"):
+            told = talk.expect("READY")
+        print(f"    {told['id']} of {told['time'][:16].replace('T', ' ')} UTC, {told['tag']}: {told['summary']}")
+        refuse_another_engine(files, told)
+        before = migrations(serving)
+        began = time.monotonic()
+        swapped = False
+        try:
+            halt(holding)
+            talk.say("swap")
+            told = talk.expect("SWAPPED")
+            swapped = True
+            if serving and before != told["migrations"]:
+                with timed("migrations"):
+                    stack.run_once(files, "release", "release.py", seconds=MIGRATE_SECONDS, label=stack.MIGRATION_LABEL)
+            start(holding)
+        except BaseException:
+            if swapped:
+                # A site that does not start is not restored.
+                halt(holding)
+                talk.say("back")
+                talk.expect("BACK")
+                print("Not restored: what was there before is back", flush=True)
+            start(holding)
+            raise
+        talk.say("done")
+        if serving:
+            print(f"  requests waited for at most          {time.monotonic() - began:6.1f} s", flush=True)
+    return told
+
+
+class Conversation:
+    """The container that restores: it says how far it is, and waits for a word before each step that matters."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def expect(self, word: str) -> dict[str, Any]:
+        """Return what comes with the next line, which begins with this word. Raises Stop with the message instead."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line.startswith(f"{word} "):
+            self.process.wait()
+            assert self.process.stderr
+            raise Stop(f"{line}{self.process.stderr.read()}".strip() or "The container that restores was killed")
+        return dict(json.loads(line.removeprefix(word)))
+
+    def say(self, word: str) -> None:
+        """Send a word."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def conversation(files: Sequence[str], source: str) -> Iterator[Conversation]:
+    """Run the container that restores. Marked as a trial: the next verb removes it if this one is killed."""
+    words = backup.command(files, "restore", source, options=["--label", f"{stack.TRIAL_LABEL}=1"])
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            yield Conversation(process)
+        finally:
+            # The end of its input ends it.
+            assert process.stdin
+            process.stdin.close()
+
+
+def refuse_another_engine(files: Sequence[str], told: dict[str, Any]) -> None:
+    """Raise Stop if the site has its database elsewhere than when the backup was made."""
+    now = backup.engine_of(backup.database_url(files))
+    then = told["about"].get("engine", now)
+    if now != then:
+        raise Stop(
+            f"This backup is of a site on {then}, and DATABASE_URL in .env names {now}. Nothing was changed. Set it as "
+            "it was, restore, and then move the rows: make manage CMD=dumpdata"
+        )
+
+
+def migrations(serving: Sequence[Container]) -> list[str]:
+    """Return the migrations that the running release has applied; nothing if that cannot be asked."""
+    if not serving:
+        return []
+    shown = quiet(["docker", "exec", serving[0].id, "python", "manage.py", "showmigrations", "--plan"], seconds=60)
+    return sorted(line.split()[-1] for line in (shown or "").splitlines() if line.startswith("[X]"))
+
+
+def halt(holding: Sequence[Container]) -> None:
+    """Stop containers gracefully: they answer what they have, and all further requests wait in uwsgi-socket."""
+    if holding:
+        most = sum(container.grace_seconds for container in holding)
+        stack.docker("stop", *(container.id for container in holding), seconds=most + STOP_SECONDS)
+
+
+def start(holding: Sequence[Container]) -> None:
+    """Start containers and wait until each is healthy. Raises Stop if one is not."""
+    if holding:
+        stack.docker("start", *(container.id for container in holding))
+        stack.wait_for_new([container.id for container in holding])
+
+
+def lay_settings(source: str) -> None:
+    """Put back the settings that are missing here, and name those that are here and differ. Raises Stop."""
+    with timed("settings of the backup"):
+        archive = read_settings(source)
+    different = []
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        for entry in opened.getmembers():
+            content = opened.extractfile(entry)
+            if content and entry.name != backup.ABOUT and not lay(ROOT / entry.name, content.read()):
+                different.append(entry.name)
+    if different:
+        print(f"Kept as they are here, though the backup has others: {', '.join(sorted(different))} (docs/backup.md)")
+    # What the settings were before is no longer so.
+    stack.read_settings.cache_clear()
+
+
+def read_settings(source: str) -> bytes:
+    """Return the settings in a backup, as a tar archive. Not by Compose, which would need them. Raises Stop."""
+    base = base_image.name()
+    base_image.ensure(base)
+    arguments = (f"BASE_IMAGE={base}", f"PYTHON_IMAGE={base}", "APT_MIRROR")
+    words = [word for argument in arguments for word in ("--build-arg", argument)]
+    image = stack.docker("build", "--quiet", *words, str(ROOT / "backup"), seconds=BUILD_SECONDS).strip()
+    places = {backup.FOLDER: "/backups", backup.PASSWORD: "/run/secrets/backup_password"}
+    mounts = [word for here, there in places.items() for word in ("--volume", f"{here}:{there}:ro")]
+    command = ["docker", "run", *backup.BARE, *mounts, image, "settings-of", source]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise Stop(done.stderr.decode(errors="replace").strip())
+    return done.stdout
+
+
+def lay(place: Path, content: bytes) -> bool:
+    """Write a file that is missing, and return whether the one that is there has these contents now."""
+    if not place.resolve().is_relative_to(ROOT):
+        raise Stop(f"The backup has a file outside of the checkout: {place}. Nothing was changed.")
+    if place.exists():
+        return place.read_bytes() == content
+    secret = place.is_relative_to(ROOT / "secrets")
+    place.parent.mkdir(mode=0o700 if secret else 0o755, exist_ok=True)
+    new = place.with_name(f".{place.name}.new")
+    new.write_bytes(content)
+    new.chmod(settings.MODE if secret else 0o600)
+    new.replace(place)
+    print(f"Laid back {place.relative_to(ROOT)}")
+    return True

@@ -1,0 +1,798 @@
+"""What is backed up comes back, row by row and file by file; what cannot be restored changes nothing and says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from backup import databases, nightly, repository, restore, save
+from backup.places import Failed
+from ops import backup as ops_backup
+from ops import restore as ops_restore
+from ops.console import Stop
+from tests.support.site import Site
+from tests.support.stack import ROOT, run, wait_until
+
+# Every table with all its rows, and every file with its checksum, but for what is no part of a backup
+FINGERPRINT = """
+import hashlib, json, os, sqlite3
+found = {}
+for place, folders, files in os.walk("/data"):
+    folders[:] = [name for name in folders if name not in (".backup", "backup")]
+    for path in (os.path.join(place, name) for name in files):
+        if path.endswith(".sqlite3"):
+            database = sqlite3.connect(path)
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                rows = sorted(map(repr, database.execute(f'SELECT * FROM "{table}"')))
+                found[f"{path} {table}"] = [len(rows), hashlib.sha256(repr(rows).encode()).hexdigest()]
+        elif not path.endswith(("-wal", "-shm")):
+            found[path] = hashlib.sha256(open(path, "rb").read()).hexdigest()
+print(json.dumps(found))
+"""
+# Signed with the site's secret key
+SESSION = """
+from django.contrib.sessions.backends.db import SessionStore
+session = SessionStore()
+session["name"] = "ada"
+session.save()
+print(session.session_key)
+"""
+COUNT_USERS = "SELECT count(*) FROM auth_user"
+USERS = """
+from django.contrib.auth.models import User
+User.objects.bulk_create(User(username=f"user-{{number}}-{first}") for number in range({count}))
+"""
+
+
+def python(site: Site, code: str) -> str:
+    """Return what a program prints in the uwsgi container."""
+    done = run("docker", "exec", site.uwsgi()[0], "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def shell(site: Site, code: str) -> str:
+    """Return what a program prints in Django's shell."""
+    done = run("docker", "exec", site.uwsgi()[0], "python", "manage.py", "shell", "-v0", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def fingerprint(site: Site) -> dict[str, Any]:
+    """Return what is in the volumes."""
+    return dict(json.loads(python(site, FINGERPRINT)))
+
+
+def users_in(site: Site, file: str) -> int:
+    """Return how many users a database has."""
+    return int(python(site, f"import sqlite3; print(*sqlite3.connect('{file}').execute({COUNT_USERS!r}).fetchone())"))
+
+
+def add_users(site: Site, count: int = 3) -> None:
+    """Write rows."""
+    shell(site, USERS.format(first=time.time_ns(), count=count))
+
+
+def upload(site: Site, name: str, content: bytes) -> str:
+    """Upload a file and return its address."""
+    address = f"http://localhost:{site.environment['HTTP_PORT']}/upload/{name}"
+    return requests.post(address, data=content, timeout=20).text
+
+
+def last(site: Site) -> dict[str, Any]:
+    """Return what is written down of the last backup."""
+    return dict(json.loads((site.folder / "backups/last.json").read_text()))
+
+
+def latest(site: Site) -> str:
+    """Return the id of the last good backup."""
+    return str(last(site)["id"])
+
+
+def in_container(site: Site, script: str) -> None:
+    """Run a shell script in the uwsgi container."""
+    done = run("docker", "exec", site.uwsgi()[0], "sh", "-euc", script)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def saved(site: Site) -> Site:
+    """A site that serves, with rows, uploads and private files, of which the last backup is good."""
+    site.made("up")
+    if not (site.folder / "backups/last.json").exists():
+        add_users(site)
+        upload(site, "cat.txt", b"a cat")
+        in_container(
+            site,
+            "mkdir -p /data/media/deep/er /data/notes && echo far >'/data/media/deep/er/a name [with] *.txt' && "
+            "echo mine >/data/private/secret.txt && echo note >/data/notes/n.txt && touch /data/empty.txt",
+        )
+        (site.folder / "project.env").write_text("COLOUR=blue\n")
+        site.made("backup")
+        site.fingerprint = fingerprint(site)  # type: ignore[attr-defined]
+    if site.fingerprint != (now := fingerprint(site)):  # type: ignore[attr-defined]
+        site.made("backup")
+        site.fingerprint = now  # type: ignore[attr-defined]
+    return site
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.one_transport
+def test_a_backup_is_restored_on_an_empty_machine(saved: Site, tmp_path: Path) -> None:
+    """While clients write and upload; what they write after the backup is not in it."""
+    session = shell(saved, SESSION)
+    with saved.load() as load:
+        before = fingerprint(saved)
+        saved.made("backup")
+    assert load.lost() == []
+    other = Site(tmp_path, saved.transport, "backup-elsewhere")
+    try:
+        shutil.copytree(saved.folder / "backups", other.folder / "backups")
+        (other.folder / "secrets").mkdir(mode=0o700)
+        shutil.copy(saved.folder / "secrets/backup_password", other.folder / "secrets/backup_password")
+        said = other.made("restore", "FROM=latest")
+        assert "Laid back .env" in said
+        assert fingerprint(other) == before
+        assert other.get("/media/cat.txt").text == "a cat"
+        for name in (".env", "project.env", "secrets/django_secret_key"):
+            assert (other.folder / name).read_bytes() == (saved.folder / name).read_bytes(), name
+        code = f"from django.contrib.sessions.backends.db import SessionStore as S; print(S('{session}')['name'])"
+        assert shell(other, code) == "ada"
+        assert (other.folder / "project.env").stat().st_mode & 0o077 == 0
+        # It goes on where it is now.
+        other.made("backup")
+        assert len(other.made("backups").splitlines()) == len(saved.made("backups").splitlines()) + 1
+    finally:
+        other.remove()
+
+
+@pytest.mark.slow_on_tcp
+def test_a_restore_loses_no_request_and_keeps_what_it_replaced(saved: Site) -> None:
+    before = fingerprint(saved)
+    later = upload(saved, "later.txt", b"after the backup")
+    add_users(saved)
+    changed = fingerprint(saved)
+    with saved.load() as load:
+        said = saved.made("restore", "FROM=latest")
+    assert load.lost() == []
+    assert fingerprint(saved) == before
+    assert saved.get(later).text == "the project's own later.txt"
+    kept = "/data/media/.backup/replaced/later.txt"
+    assert python(saved, f"print(open('{kept}').read())") == "after the backup"
+    assert "What it replaced is kept until the next restore: /data/.backup/replaced" in said
+    # The database as well, with what was only in its -wal file
+    assert users_in(saved, "/data/.backup/replaced/probe.sqlite3") == changed["/data/probe.sqlite3 auth_user"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_make_clean_leaves_the_backups_and_they_restore(saved: Site) -> None:
+    before = fingerprint(saved)
+    count = len(saved.made("backups").splitlines())
+    saved.made("clean", "CONFIRM=1")
+    assert not saved.containers()
+    assert len(list((saved.folder / "backups/repository/snapshots").iterdir())) == count - 1
+    saved.made("restore", "FROM=latest")
+    assert fingerprint(saved) == before
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_from_is_a_day_or_an_id_and_says_what_there_is(saved: Site) -> None:
+    today = time.strftime("%F", time.gmtime(last(saved)["good"]))
+    assert latest(saved) in saved.made("restore", f"FROM={latest(saved)}")
+    assert f" of {today} " in saved.made("restore", f"FROM={today}")
+    for wanted in ("2001-01-01", "ffffffff", "yesterday"):
+        said = saved.refused("restore", f"FROM={wanted}")
+        assert f"There is no good backup '{wanted}'. The last days that have one: {today}" in said
+    assert "Which backup?" in saved.refused("restore")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_settings_that_are_here_stay_and_differences_are_named(saved: Site) -> None:
+    env = saved.folder / "project.env"
+    env.write_text("COLOUR=green\n")
+    said = saved.made("restore", "FROM=latest")
+    assert env.read_text() == "COLOUR=green\n"
+    assert "Kept as they are here, though the backup has others: project.env" in said
+    env.unlink()
+    assert "Laid back project.env" in saved.made("restore", "FROM=latest")
+    assert env.read_text() == "COLOUR=blue\n"
+
+
+@contextmanager
+def wrong_password(site: Site) -> Iterator[None]:
+    """Put another password in place of the right one."""
+    file = site.folder / "secrets/backup_password"
+    right = file.read_text()
+    file.write_text("not-the-one\n")
+    try:
+        yield
+    finally:
+        file.write_text(right)
+
+
+@contextmanager
+def torn_packs(site: Site) -> Iterator[None]:
+    """Cut the second half off every pack."""
+    data, kept = site.folder / "backups/repository/data", site.folder / "kept"
+    shutil.copytree(data, kept)
+    for pack in (path for path in data.rglob("*") if path.is_file()):
+        content = pack.read_bytes()
+        pack.chmod(0o600)
+        pack.write_bytes(content[: len(content) // 2])
+    try:
+        yield
+    finally:
+        shutil.rmtree(data)
+        kept.rename(data)
+        run("chown", "-R", "10001:10001", str(data))
+
+
+@contextmanager
+def another_engine(site: Site) -> Iterator[None]:
+    """Have the site's database elsewhere."""
+    site.environment["DATABASE_URL"] = "postgres://db/shop"
+    try:
+        yield
+    finally:
+        del site.environment["DATABASE_URL"]
+
+
+@contextmanager
+def no_password(site: Site) -> Iterator[None]:
+    """Lose the password."""
+    file = site.folder / "secrets/backup_password"
+    kept = file.rename(site.folder / "password")
+    try:
+        yield
+    finally:
+        kept.rename(file)
+
+
+@contextmanager
+def anothers_folder(site: Site) -> Iterator[None]:
+    """Make a folder of uploads that the site's user cannot rename."""
+    run(
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--volume",
+        f"{site.project}_media:/m",
+        "debian:trixie-slim",
+        "mkdir",
+        "/m/root",
+    )
+    try:
+        yield
+    finally:
+        run(
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--volume",
+            f"{site.project}_media:/m",
+            "debian:trixie-slim",
+            "rmdir",
+            "/m/root",
+        )
+
+
+@pytest.mark.one_transport
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (wrong_password, "The password in secrets/backup_password does not open backups/"),
+        pytest.param(torn_packs, "Nothing was changed", marks=pytest.mark.slow),
+        pytest.param(another_engine, "DATABASE_URL in .env names postgres", marks=pytest.mark.slow),
+        pytest.param(no_password, "secrets/backup_password is missing", marks=pytest.mark.slow),
+        pytest.param(anothers_folder, "/data/media/root belongs to another user", marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_restored_changes_nothing_and_says_why(
+    saved: Site, broken: Callable[[Site], Any], said: str
+) -> None:
+    before, serving = fingerprint(saved), saved.uwsgi()
+    with broken(saved):
+        assert said in saved.refused("restore", "FROM=latest")
+        assert {name: value for name, value in fingerprint(saved).items() if name in before} == before
+    assert saved.uwsgi() == serving
+    assert saved.get("/media/cat.txt").text == "a cat"
+    in_container(saved, "test ! -e /data/.backup/restoring && test ! -e /data/media/.backup/restoring")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_what_does_not_serve_is_changed_back(saved: Site) -> None:
+    """The code cannot start on what is restored, as after a deploy of a version that needs more of the database."""
+    add_users(saved)
+    before = fingerprint(saved)
+    # Fails once the rows that are there now are gone.
+    users = before["/data/probe.sqlite3 auth_user"][0]
+    counted = f"sqlite3.connect('/data/probe.sqlite3').execute({COUNT_USERS!r}).fetchone()[0]"
+    code = f"import sqlite3\nassert {counted} >= {users}, 'too few users'"
+    try:
+        saved.append("wsgi.py", code)
+        saved.made("deploy")
+        said = saved.refused("restore", "FROM=latest")
+        assert "Not restored: what was there before is back" in said
+        assert "does not become healthy" in said
+        assert fingerprint(saved) == before
+        assert saved.get("/media/cat.txt").text == "a cat"
+    finally:
+        saved.restore()
+        saved.made("deploy")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5, 5])
+def test_a_backup_that_is_killed_is_made_by_the_next_one(saved: Site, seconds: float) -> None:
+    before, good = fingerprint(saved), latest(saved)
+    making = saved.under_way("backup")
+    try:
+        wait_until(lambda: saved.containers("backup"), "it runs", 30)
+        time.sleep(seconds)
+        run("docker", "kill", "--signal", "KILL", *saved.containers("backup"))
+    finally:
+        making.wait(60)
+    assert fingerprint(saved) == before
+    saved.made("backup")
+    assert fingerprint(saved) == before
+    listed = saved.made("backups")
+    assert latest(saved) in listed
+    assert "unchecked" not in listed
+    assert f"    {good} of " in saved.made("restore", f"FROM={good}")
+
+
+def killed_restore(site: Site, after: str, *, client: bool) -> None:
+    """Kill a restore once it has printed a line: the command itself, or its container."""
+    with subprocess.Popen(
+        ["make", "restore", "FROM=latest"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=site.folder,
+        env={**os.environ, **site.environment},
+        start_new_session=True,
+    ) as restoring:
+        assert restoring.stdout
+        for line in restoring.stdout:
+            if line.strip().startswith(after):
+                break
+        wait_until(lambda: site.containers("backup"), "it runs", 30)
+        if client:
+            os.killpg(restoring.pid, signal.SIGKILL)
+        else:
+            run("docker", "kill", "--signal", "KILL", *site.containers("backup"))
+        restoring.stdout.read()
+    assert restoring.returncode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+@pytest.mark.parametrize("client", [False, True], ids=["container", "command"])
+@pytest.mark.parametrize("after", ["build", "restore next to what is there"])
+def test_a_restore_that_is_killed_is_ended_by_the_next_one(saved: Site, after: str, client: bool) -> None:
+    before = fingerprint(saved)
+    later = upload(saved, "later.txt", b"after the backup")
+    killed_restore(saved, after, client=client)
+    # The workers may have stopped already.
+    saved.made("up")
+    now = fingerprint(saved)
+    # All or nothing
+    assert {name: value for name, value in now.items() if "later" not in name} == before
+    saved.made("restore", "FROM=latest")
+    assert fingerprint(saved) == before
+    assert saved.get(later).text == "the project's own later.txt"
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_half_a_swap_is_not_served(saved: Site) -> None:
+    """As after a power failure within the renames."""
+    before = fingerprint(saved)
+    journal = '{"old": [], "new": [], "source": "restoring", "aside": "replaced"}'
+    in_container(saved, f"mkdir -p /data/.backup && echo '{journal}' >/data/.backup/swap.json")
+    cut_off = "restore was cut off in the middle of its swap"
+    assert cut_off in saved.refused("doctor")
+    assert cut_off in saved.refused("deploy")
+    assert cut_off in saved.refused("backup").lower()
+    saved.made("restore", "FROM=latest")
+    assert fingerprint(saved) == before
+    saved.made("backup")
+    assert cut_off not in saved.make("doctor").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_a_damaged_database_makes_a_suspect_backup_and_pushes_none_out(saved: Site) -> None:
+    good = latest(saved)
+    make = (
+        "import sqlite3\n"
+        "database = sqlite3.connect('/data/other.sqlite3')\n"
+        "database.execute('CREATE TABLE t (a)')\n"
+        "database.executemany('INSERT INTO t VALUES (?)', [('x' * 900,)] * 200)\n"
+        "database.commit()\n"
+        "database.close()\n"
+        "file = open('/data/other.sqlite3', 'r+b')\n"
+        "file.seek(4096 * 10)\n"
+        "file.write(b'torn' * 1000)\n"
+    )
+    python(saved, make)
+    try:
+        said = saved.refused("backup")
+        assert "The database /data/other.sqlite3 is damaged" in said
+        listed = saved.made("backups")
+        assert re.search(rf"^{good} .* good ", listed, re.MULTILINE)
+        assert " suspect " in listed.splitlines()[-1]
+        assert "the last backup" in saved.refused("doctor")
+        assert "suspect" in saved.made("status")
+        assert f"    {good} of " in saved.made("restore", "FROM=latest")
+    finally:
+        in_container(saved, "rm -f /data/other.sqlite3")
+    saved.made("backup")
+    assert "suspect:" not in saved.made("status")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+@pytest.mark.parametrize("place", ["/backups", "/staging"])
+def test_a_full_disk_is_said_and_forgets_nothing(saved: Site, place: str) -> None:
+    """A small file system in memory, in place of the folder."""
+    count = len(saved.made("backups").splitlines())
+    upload(saved, "large.bin", os.urandom(3 << 20))
+    in_container(saved, "head -c 3000000 /dev/urandom >/data/notes/large.bin")
+    files = ["compose.yaml", f"compose.{saved.transport}.yaml", "overrides/backup.yaml"]
+    small = saved.folder / "small.yaml"
+    options = "{type: tmpfs, device: tmpfs, o: 'uid=10001,gid=10001,mode=0700,size=1m'}"
+    small.write_text(
+        f"services: {{backup: {{volumes: [{{type: volume, source: small, target: {place}}}]}}}}\n"
+        f"volumes: {{small: {{driver_opts: {options}}}}}\n"
+    )
+    words = [word for file in [*files, "small.yaml"] for word in ("--file", file)]
+    command = ["docker", "compose", *words, "run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "backup", "-c"]
+    # The settings are in the folder that is small now.
+    script = "[ -d /staging/settings ] || { mkdir /staging/settings; echo '{}' >/staging/settings/about.json; "
+    script += "head -c 950000 /dev/zero >/staging/settings/x; }; cd /usr/local/lib && exec python3 -sE -m backup now"
+    done = run(*command, script, cwd=saved.folder, environment=saved.environment)
+    assert done.returncode == 1
+    assert "The disk is full. No older backup is forgotten." in done.stdout + done.stderr
+    assert len(saved.made("backups").splitlines()) == count
+    saved.made("restore", "FROM=latest")
+
+
+@pytest.mark.slow
+@pytest.mark.one_transport
+def test_a_backup_is_made_without_being_asked_for(saved: Site) -> None:
+    """And its container can send nothing, and holds no password."""
+    files = saved.environment["COMPOSE_FILE"]
+    saved.environment["COMPOSE_FILE"] = f"{files}:overrides/backup.yaml"
+    known = (saved.folder / "backups/last.json").read_text()
+    try:
+        (saved.folder / "backups/last.json").unlink()
+        saved.made("up")
+        wait_until((saved.folder / "backups/last.json").exists, "a backup", 90)
+        assert last(saved)["result"] == "good"
+        (name,) = saved.containers("backup", "--filter", "status=running")
+        told = json.loads(run("docker", "inspect", name).stdout)[0]
+        host = told["HostConfig"]
+        assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
+        assert (told["Config"]["User"], host["SecurityOpt"]) == ("10001:10001", ["no-new-privileges:true"])
+        password = (saved.folder / "secrets/backup_password").read_text().strip()
+        history = run("docker", "history", "--no-trunc", told["Image"]).stdout
+        assert password not in json.dumps(told) + history + run("docker", "logs", name).stdout
+        # It stops at once, and a second start makes no second backup.
+        began = time.monotonic()
+        run("docker", "restart", name)
+        assert time.monotonic() - began < 4
+        assert "backup     good" in saved.made("status")
+    finally:
+        saved.environment["COMPOSE_FILE"] = files
+        if not (saved.folder / "backups/last.json").exists():
+            (saved.folder / "backups/last.json").write_text(known)
+        saved.made("up")
+
+
+# ---- without a container
+
+
+@pytest.fixture
+def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three volumes with something in each, and other things that were restored next to them."""
+    data = tmp_path / "data"
+    ours = {".backup", "backup", "lost+found"}
+    places = {data: ours | {"media", "private"}, data / "media": ours, data / "private": ours}
+    for module in (restore, save):
+        monkeypatch.setattr(module, "VOLUMES", places)
+        monkeypatch.setattr(module, "DATA", data)
+    monkeypatch.setattr(restore, "JOURNAL", data / ".backup/swap.json")
+    for folder in places:
+        restore.restoring(folder).mkdir(parents=True)
+        (folder / "both").write_text("old")
+        (folder / "gone").mkdir()
+        (folder / "gone/deep").write_text("old")
+        (restore.restoring(folder) / "both").write_text("new")
+        (restore.restoring(folder) / "come").mkdir()
+    (data / "backup").mkdir()
+    return data
+
+
+def contents(data: Path) -> dict[str, str]:
+    """Return all files below the volumes."""
+    return {str(path.relative_to(data)): path.read_text() for path in sorted(data.rglob("*")) if path.is_file()}
+
+
+def test_a_swap_puts_aside_what_was_there_and_back(volumes: Path) -> None:
+    before = contents(volumes)
+    restore.swap()
+    after = contents(volumes)
+    assert after["both"] == after["media/both"] == after["private/both"] == "new"
+    assert "gone/deep" not in after
+    assert after["media/.backup/replaced/gone/deep"] == "old"
+    assert (volumes / "media/come").is_dir()
+    assert (volumes / "backup").is_dir()
+    restore.swap_back()
+    assert contents(volumes) == {name: text for name, text in before.items() if ".backup" not in name}
+
+
+@pytest.mark.parametrize("number", range(13))
+def test_a_swap_that_is_killed_at_any_rename_is_ended_by_the_next(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    left = [number]
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        try:
+            restore.swap()
+        except KeyboardInterrupt:
+            begun = (volumes / ".backup/swap.json").exists()
+        else:
+            pytest.fail("there are more renames than this test tries")
+    if begun:
+        restore.finish()
+        assert contents(volumes)["media/both"] == contents(volumes)["both"] == "new"
+        assert contents(volumes)["private/.backup/replaced/both"] == "old"
+    else:
+        assert contents(volumes)["media/both"] == contents(volumes)["both"] == "old"
+    assert not (volumes / ".backup/swap.json").exists()
+
+
+def made_database(path: Path, rows: int = 500) -> Path:
+    """Make a database in WAL mode with an index."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t (a TEXT, b TEXT)")
+        database.execute("CREATE INDEX i ON t (a)")
+        database.executemany("INSERT INTO t VALUES (?, ?)", [(f"row {n}", "x" * 100) for n in range(rows)])
+        database.commit()
+    return path
+
+
+def test_a_copy_has_what_is_only_in_the_wal_and_is_whole(tmp_path: Path) -> None:
+    source = made_database(tmp_path / "db.sqlite3")
+    with closing(sqlite3.connect(source)) as writer:
+        writer.execute("INSERT INTO t VALUES ('late', '')")
+        writer.commit()
+        (tmp_path / "upload.txt").write_text("SQLite format 3, so they say")
+        assert databases.find(tmp_path, set()) == [source]
+        databases.copy(source, tmp_path / "copies/db.sqlite3")
+        # An open transaction is no part of it.
+        writer.execute("INSERT INTO t VALUES ('open', '')")
+    copy = tmp_path / "copies/db.sqlite3"
+    assert databases.problems(copy) == []
+    assert databases.rows(copy) == {"t": 501}
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["db.sqlite3"]
+
+
+def test_a_torn_page_and_an_index_that_lacks_a_row_are_found(tmp_path: Path) -> None:
+    torn = made_database(tmp_path / "torn.sqlite3")
+    with torn.open("r+b") as file:
+        file.seek(4096 * 4)
+        file.write(b"torn" * 1000)
+    assert databases.problems(torn) != []
+    # What the bug of SECURITY.md leaves
+    lacking = made_database(tmp_path / "lacking.sqlite3")
+    with closing(sqlite3.connect(lacking)) as database:
+        database.execute("PRAGMA writable_schema=ON")
+        database.execute("UPDATE sqlite_master SET sql = 'CREATE INDEX i ON t (b)' WHERE name = 'i'")
+        database.commit()
+    assert "index i" in "".join(databases.problems(lacking))
+
+
+def test_functions_and_constraints_of_the_project_do_not_make_a_copy_suspect(tmp_path: Path) -> None:
+    path = made_database(tmp_path / "db.sqlite3")
+    with closing(sqlite3.connect(path)) as database:
+        database.create_function("of_django", 1, lambda text: True, deterministic=True)
+        database.execute("CREATE TABLE c (a TEXT CHECK (of_django(a)))")
+        database.execute("INSERT INTO c VALUES ('x')")
+        database.execute("CREATE TABLE d (a INTEGER CHECK (a > 0))")
+        # A row from before the constraint is not a damaged one.
+        database.execute("PRAGMA ignore_check_constraints=ON")
+        database.execute("INSERT INTO d VALUES (-1)")
+        database.commit()
+        # A copy has no -wal file.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert databases.problems(path) == []
+        database.execute("CREATE INDEX by_it ON c (of_django(a))")
+        database.commit()
+    assert databases.problems(path) == []
+    assert databases.rows(path) == {"t": 500, "c": 1, "d": 1}
+
+
+def test_what_was_restored_is_compared_before_the_swap(volumes: Path) -> None:
+    copy = made_database(restore.restoring(volumes) / "db.sqlite3")
+    wanted = {volumes / "media/both": 3, Path("/staging/snapshot/manifest.json"): 9}
+    manifest = save.Manifest(databases={"db.sqlite3": {"rows": {"t": 500}}})
+    restore.compare(manifest, wanted)
+    with pytest.raises(Failed, match=r"not what was backed up: .*/media/both\. Nothing was changed"):
+        restore.compare(manifest, {**wanted, volumes / "media/both": 4})
+    with pytest.raises(Failed, match=r"/private/lost\.txt"):
+        restore.compare(manifest, {**wanted, volumes / "private/lost.txt": 0})
+    with closing(sqlite3.connect(copy)) as database:
+        database.execute("DELETE FROM t WHERE a = 'row 7'")
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with pytest.raises(Failed, match=r"the rows of db\.sqlite3"):
+        restore.compare(manifest, wanted)
+
+
+def test_a_file_that_is_not_in_the_snapshot_is_missed_unless_it_is_gone(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = save.Manifest(files={str(path): size for path, size in save.listed()})
+    assert len(manifest.files) == 6
+    assert not any(".backup" in path for path in manifest.files)
+    monkeypatch.setattr(repository, "files", lambda _: iter(manifest.files.items()))
+    assert save.missing(manifest, "id") == []
+    # The site has deleted one while it was read; another could not be read.
+    there = {path: size for path, size in manifest.files.items() if not path.endswith("both")}
+    monkeypatch.setattr(repository, "files", lambda _: iter(there.items()))
+    (volumes / "both").unlink()
+    (volumes / "private/both").unlink()
+    (said,) = save.missing(manifest, "id")
+    assert said.startswith(f"1 files are not whole in the backup: {volumes}/media/both.")
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 9 * 10**8, 10**8))
+    restore.enough_room(volumes, 10**7)
+    with pytest.raises(Failed, match=r"has 100 MB free.* takes 90 MB and 50 MB to spare.* Nothing was changed"):
+        restore.enough_room(volumes, 9 * 10**7)
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "errors", "said"),
+    [
+        ("backup", 12, "Fatal: wrong password or no key found", "does not open backups/"),
+        ("snapshots", 10, "Fatal: repository does not exist", "There is no backup in backups/"),
+        (
+            "backup",
+            1,
+            "Save(<data/1>) failed: write: no space left on device",
+            "No older backup is forgotten. Make room",
+        ),
+        ("restore", 1, "write /data/x: no space left on device", "The disk is full. Nothing was changed"),
+        ("restore", 1, "Load(<data/b1>, 17, 0) failed: file is too short", "file is too short. Nothing was changed"),
+        (
+            "check",
+            1,
+            "pack b1: unexpected file size\nFatal: contains errors",
+            "damaged: pack b1: unexpected file size.",
+        ),
+        ("backup", 1, "open /backups/repository/x: permission denied", "sudo chown -R 10001:10001 backups"),
+    ],
+)
+def test_each_way_in_which_restic_fails_has_a_sentence(verb: str, code: int, errors: str, said: str) -> None:
+    assert said in repository.sentence(verb, code, errors)
+
+
+NIGHT = 1795575600.0  # 2026-11-25 03:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("tried", "good", "result", "now", "due"),
+    [
+        (0, 0, "", NIGHT, True),
+        # Yesterday's, before and after 03:17
+        (NIGHT - 85_000, NIGHT - 85_000, "good", NIGHT, False),
+        (NIGHT - 85_000, NIGHT - 85_000, "good", NIGHT + 1_100, True),
+        # Made by hand in the evening
+        (NIGHT - 20_000, NIGHT - 20_000, "good", NIGHT + 1_100, True),
+        (NIGHT + 1_050, NIGHT + 1_050, "good", NIGHT + 40_000, False),
+        # After a failure, an hour later
+        (NIGHT, NIGHT - 85_000, "failed", NIGHT + 1_800, False),
+        (NIGHT, NIGHT - 85_000, "suspect", NIGHT + 3_700, True),
+        # The machine was off for two nights.
+        (NIGHT - 200_000, NIGHT - 200_000, "good", NIGHT - 20_000, True),
+    ],
+)
+def test_a_backup_is_due_once_a_day_and_after_a_night_that_was_missed(
+    tried: float, good: float, result: str, now: float, due: bool
+) -> None:
+    assert nightly.due(tried, good, result, "03:17", now) is due
+
+
+@pytest.mark.parametrize(
+    ("known", "nightly_runs", "found"),
+    [
+        ({}, False, "could there is no backup"),
+        ({"result": "good", "good": 60.0}, True, ""),
+        ({"result": "good", "good": 30 * 3600.0}, True, "unsafe the last good backup is more than 26 hours old"),
+        ({"result": "good", "good": 30 * 3600.0}, False, "could the last good backup is more than 26 hours old"),
+        ({"result": "failed", "good": 60.0, "said": "The disk is full"}, True, "unsafe the last backup, of"),
+        ({"result": "suspect", "good": 60.0, "said": "damaged"}, False, "is suspect: damaged"),
+    ],
+)
+def test_doctor_finds_old_failed_and_suspect_backups(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], nightly_runs: bool, found: str
+) -> None:
+    if known:
+        # Ages, in seconds
+        known = {"said": "", **known, "tried": time.time() - 60, "good": time.time() - known["good"]}
+    monkeypatch.setattr(ops_backup, "last", lambda: known)
+    monkeypatch.setattr(ops_backup, "same_disk", lambda: False)
+    files = ["compose.yaml", *(["overrides/backup.yaml"] if nightly_runs else [])]
+    said = [f"{word} {text}" for word, text in ops_backup.findings(files)]
+    assert len(said) == bool(found)
+    assert found in "".join(said)
+    monkeypatch.setattr(ops_backup, "same_disk", lambda: True)
+    if known:
+        assert (
+            "could backups/ is on the disk of the data" in [f"{w} {t}" for w, t in ops_backup.findings(files)][-1][:60]
+        )
+
+
+def test_a_password_is_not_made_over_backups_that_need_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_backup, "FOLDER", tmp_path / "backups")
+    monkeypatch.setattr(ops_backup, "PASSWORD", tmp_path / "secrets/backup_password")
+    (tmp_path / "backups/repository").mkdir(parents=True)
+    with pytest.raises(Stop, match=r"no secrets/backup_password, which alone opens them"):
+        ops_backup.ensure()
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_a_file_of_a_backup_is_never_laid_outside_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops_restore, "ROOT", tmp_path)
+    with pytest.raises(Stop, match="outside of the checkout"):
+        ops_restore.lay(tmp_path / "../elsewhere", b"x")
+    assert ops_restore.lay(tmp_path / "secrets/key", b"x")
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert not ops_restore.lay(tmp_path / "secrets/key", b"y")
+    assert (tmp_path / "secrets/key").read_bytes() == b"x"
+
+
+def test_backups_are_ignored_by_git_and_by_the_builds() -> None:
+    assert run("git", "check-ignore", "backups/last.json", "secrets/backup_password").returncode == 0
+    assert "backups" not in (ROOT / "compose.yaml").read_text()
