@@ -45,11 +45,15 @@ class Manifest:
             raise Failed("A newer version of this stack has made this backup. Update the checkout: docs/forking.md")
         return cls(**found)
 
+    def rows(self) -> dict[str, int]:
+        """Return how many rows each database has."""
+        return {name: sum(one["rows"].values()) for name, one in self.databases.items()}
+
     def summary(self) -> str:
         """Return in words what is in it."""
-        tables = [count for one in self.databases.values() for count in one["rows"].values()]
+        tables = sum(len(one["rows"]) for one in self.databases.values())
         size = sum(self.files.values()) / 1e6
-        stores = "no database" if not self.databases else f"{sum(tables)} rows in {len(tables)} tables"
+        stores = "no database" if not self.databases else f"{sum(self.rows().values())} rows in {tables} tables"
         return f"{stores}, {len(self.files)} files of {size:.1f} MB"
 
 
@@ -126,6 +130,7 @@ def saved(before: dict[str, Any], began: float) -> tuple[dict[str, Any], list[st
         manifest.files = {str(path): size for path, size in listed() if str(path) not in not_files}
         (SNAPSHOT / "manifest.json").write_text(json.dumps(vars(manifest)))
         snapshot = repository.save([SNAPSHOT, DATA], left_out(not_files))
+        problems += lost(before.get("rows", {}), manifest)
         problems += missing(manifest, snapshot) + [found for found in [repository.check()] if found]
     finally:
         shutil.rmtree(SNAPSHOT, ignore_errors=True)
@@ -136,7 +141,7 @@ def saved(before: dict[str, Any], began: float) -> tuple[dict[str, Any], list[st
         return {"suspect": snapshot[:8]}, problems
     prune = began - before.get("pruned", 0) > PRUNE_SECONDS
     repository.forget(prune=prune)
-    done = {"good": began, "id": snapshot[:8], "suspect": "", "summary": manifest.summary()}
+    done = {"good": began, "id": snapshot[:8], "suspect": "", "summary": manifest.summary(), "rows": manifest.rows()}
     return {**done, **({"pruned": began} if prune else {})}, []
 
 
@@ -157,6 +162,19 @@ def copied(sources: list[Path]) -> tuple[Manifest, list[str]]:
             problems.append(f"The database {source} is damaged: {'; '.join(found)}. {NEXT}")
         manifest.databases[name] = {"engine": "sqlite", "version": sqlite3.sqlite_version, **contents(copy)}
     return manifest, problems
+
+
+def lost(before: dict[str, int], manifest: Manifest) -> list[str]:
+    """Return which databases had rows in the last good backup and have none now, as after a mishap with volume `data`.
+
+    Otherwise, after some nights, only backups without them would be left.
+    """
+    gone = [name for name, rows in before.items() if rows and not manifest.rows().get(name)]
+    return [
+        f"The database {DATA / name} had {before[name]} rows in the last good backup and has none now. "
+        f"{repository.KEPT} If that is right: sudo rm backups/last.json; otherwise: make restore FROM=latest"
+        for name in gone
+    ]
 
 
 def contents(copy: Path) -> dict[str, Any]:

@@ -417,6 +417,10 @@ def test_half_a_swap_is_not_served(saved: Site) -> None:
     assert cut_off in saved.refused("doctor")
     assert cut_off in saved.refused("deploy")
     assert cut_off in saved.refused("backup").lower()
+    (container,) = saved.uwsgi()
+    run("docker", "restart", container)
+    said = wait_until(lambda: cut_off in run("docker", "logs", "--tail", "20", container).stderr, "uwsgi refuses", 30)
+    assert said
     saved.made("restore", "FROM=latest")
     assert fingerprint(saved) == before
     saved.made("backup")
@@ -679,6 +683,18 @@ def test_a_file_that_is_not_in_the_snapshot_is_missed_unless_it_is_gone(
     (volumes / "private/both").unlink()
     (said,) = save.missing(manifest, "id")
     assert said.startswith(f"1 files are not whole in the backup: {volumes}/media/both.")
+
+
+def test_a_database_that_has_lost_all_its_rows_is_noticed() -> None:
+    """Otherwise the backups of the nights after a mishap would be good, and push out the last one that has the rows."""
+    full = {"rows": {"auth_user": 2, "empty": 0}, "migrations": []}
+    before = save.Manifest(databases={"db.sqlite3": full}).rows()
+    assert before == {"db.sqlite3": 2}
+    assert save.lost(before, save.Manifest(databases={"db.sqlite3": full, "new.sqlite3": full})) == []
+    for now in ({}, {"db.sqlite3": {"rows": {"auth_user": 0}, "migrations": []}}, {"new.sqlite3": full}):
+        (said,) = save.lost(before, save.Manifest(databases=now))
+        assert "db.sqlite3 had 2 rows in the last good backup and has none now" in said
+    assert save.lost({}, save.Manifest()) == []
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(
