@@ -1,9 +1,11 @@
 """What the container is started for: `nightly`, or one command of a verb of `make`."""
 
 import shutil
+import sqlite3
 import sys
 import tarfile
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 from backup import nightly, repository, restore, save
 from backup.places import SETTINGS, SNAPSHOT, Failed
@@ -17,10 +19,23 @@ def settings() -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-        archive.extractall(new, filter="data")
+        for entry in archive:
+            unpack(archive, entry, new)
     with save.settings_held():
         shutil.rmtree(SETTINGS, ignore_errors=True)
         new.rename(SETTINGS)
+
+
+def unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+    """Write one file of an archive. Not by `extractall`: Debian 12's Python cannot keep that inside of the folder."""
+    content = archive.extractfile(entry)
+    name = PurePosixPath(entry.name)
+    if content is None or name.is_absolute() or ".." in name.parts:
+        raise Failed(f"{entry.name} is no file of a checkout. Nothing was changed")
+    place = folder / name
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.write_bytes(content.read())
+    place.chmod(0o600)
 
 
 def settings_of(wanted: str) -> None:
@@ -65,6 +80,9 @@ def main() -> int:
         COMMANDS[command](*arguments)
     except Failed as failed:
         print(failed, file=sys.stderr)
+        return 1
+    except (OSError, sqlite3.Error) as failed:
+        print(f"{command} failed: {save.reason(failed)}", file=sys.stderr)
         return 1
     return 0
 

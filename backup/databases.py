@@ -14,20 +14,38 @@ MAGIC = b"SQLite format 3\0"
 # What belongs to an open database and is in the copy already
 COMPANIONS = ("-wal", "-shm", "-journal")
 BUSY_SECONDS = 60
+# What SQLite says when it may not roll back
+READ_ONLY = "readonly database"
 # How SQLite says that an index or a table needs a function, collation or module that only the project has
 NOT_OURS = ("no such function", "unknown function", "no such collation", "no such module")
 # Of what a check finds
 SHOWN = 3
 
 
-def find(folder: Path, left_out: set[str]) -> list[Path]:
-    """Return the databases below a folder, without what it has under these names."""
-    found = []
-    for place, folders, files in os.walk(folder):
+def walk(folder: Path, left_out: set[str], problems: list[str]) -> Iterator[Path]:
+    """Return the files below a folder, without what it has under these names; add what cannot be read to `problems`."""
+
+    def unread(problem: OSError) -> None:
+        # Deleted by the site while we look, perhaps
+        text = f"The folder {problem.filename} cannot be read: {problem.strerror}. Give it to user 10001"
+        if not isinstance(problem, FileNotFoundError) and text not in problems:
+            problems.append(text)
+
+    for place, folders, files in os.walk(folder, onerror=unread):
         if Path(place) == folder:
             folders[:] = [name for name in folders if name not in left_out]
-        found += [path for name in files if is_database(path := Path(place, name))]
-    return sorted(found)
+        yield from (Path(place, name) for name in files)
+
+
+def find(folder: Path, left_out: set[str], problems: list[str]) -> list[Path]:
+    """Return the databases below a folder, as `walk` does."""
+    return sorted(filter(is_database, walk(folder, left_out, problems)))
+
+
+def size(source: Path) -> int:
+    """Return how much a copy of a database may take."""
+    files = (source, source.with_name(f"{source.name}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def is_database(path: Path) -> bool:
@@ -40,10 +58,23 @@ def is_database(path: Path) -> bool:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database as of one moment, while others write. Read-only, so that this never runs a checkpoint."""
+    """Copy a database as of one moment, while others write. Read-only, so that this never runs a checkpoint.
+
+    A transaction that was cut off has to be rolled back first, as everyone does who opens the database.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        copy_as("ro", source, target)
+    except sqlite3.OperationalError as refused:
+        if READ_ONLY not in str(refused):
+            raise
+        copy_as("rw", source, target)
+
+
+def copy_as(mode: str, source: Path, target: Path) -> None:
+    """Copy a database that is opened in this mode."""
     with (
-        contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as old,
+        contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS)) as old,
         contextlib.closing(sqlite3.connect(target)) as new,
     ):
         # It is read again, and thrown away after the run.

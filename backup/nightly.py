@@ -18,14 +18,15 @@ from backup.places import SETTINGS
 LOOK_SECONDS = 20
 # After a run that failed
 AGAIN_SECONDS = 3600
-# After a start, if the last good backup is older: the machine was off at BACKUP_AT, or there is none yet
-OLD_SECONDS = 86_400
 FORM = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
-def due(tried: float, good: float, result: str, at: str, now: float) -> bool:
-    """Return whether a backup should be made now; `tried` and `good` are when the last ones were, 0 if never."""
-    if now - good > OLD_SECONDS + AGAIN_SECONDS or result not in ("", "good"):
+def due(tried: float, result: str, at: str, now: float) -> bool:
+    """Return whether a backup should be made now; `tried` is when the last run began, 0 if there was none.
+
+    A suspect one is tried again the next day: the data will not be better in an hour, and each is kept.
+    """
+    if result in ("failed", save.UNFINISHED):
         return now - tried > AGAIN_SECONDS
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
     hour, minute = map(int, at.split(":"))
@@ -43,10 +44,18 @@ def main() -> None:
     # Process 1 gets no default handlers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"Backups are made at {at} UTC", flush=True)
+    failed = 0.0
     while True:
-        last = save.last()
-        if SETTINGS.is_dir() and due(
-            last.get("tried", 0), last.get("good", 0), last.get("result", ""), at, time.time()
-        ):
-            save.run()
+        failed = look(at, failed)
         time.sleep(LOOK_SECONDS)
+
+
+def look(at: str, failed: float) -> float:
+    """Make a backup if one is due. Returns when one failed last: on a full disk, it cannot write that down."""
+    last, now = save.last(), time.time()
+    runs = [(last.get("tried", 0), last.get("result", "")), (failed, "failed")]
+    # One in the future was made while the clock was wrong.
+    tried, result = max((run for run in runs if run[0] <= now), default=(0, ""))
+    if not SETTINGS.is_dir() or not due(tried, result, at, now):
+        return failed
+    return 0 if save.run() else now

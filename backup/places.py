@@ -10,9 +10,12 @@ VOLUMES = {
     DATA / "media": {".backup", "lost+found"},
     DATA / "private": {".backup", "lost+found"},
 }
-# In each of them, so that a rename is enough: what is being restored; and the list of renames that have begun
+# In each of them, so that a rename is enough: what is being restored; what restores have replaced, by the time (UTC);
+# and the list of renames that have begun
 WORK = ".backup"
 RESTORING = "restoring"
+REPLACED = "replaced-"
+REPLACED_FORM = "%Y%m%d-%H%M%S"
 JOURNAL = DATA / WORK / "swap.json"
 # A volume of our own: settings that a verb of `make` has handed over, and the copies of databases while a run lasts
 STAGING = Path("/staging")

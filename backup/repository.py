@@ -1,9 +1,13 @@
 """The repository: restic, and a sentence for each way in which it can fail."""
 
+import calendar
+import contextlib
 import json
 import re
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ HOST = "stack"
 # All of two days: one that is made after a mishap must not push out the one from before it.
 KEEP = ("--keep-within", "2d", "--keep-daily", "7", "--keep-weekly", "5", "--keep-monthly", "12")
 KEEP_SUSPECT = ("--keep-within", "30d")
+# While no run is good, nothing else bounds them.
+SUSPECT_KEPT = ("--keep-last", "3")
 # Of the packed data, read back and compared with its checksums in each run
 READ_BACK = "5%"
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -29,12 +35,13 @@ INTRODUCTIONS = ("using temporary cache", "create exclusive lock", "load index",
 READING = ("restore", "dump", "ls")
 KEPT = "No older backup is forgotten."
 UNTOUCHED = "Nothing was changed."
-# restic's exit codes
+# restic's exit codes; a negative one is the signal that killed it
 BY_CODE = {
+    -9: "restic was killed, most likely at the memory limit of its container. Raise mem_limit in overrides/backup.yaml",
     10: "There is no backup in backups/. Make one: make backup; or put the folder backups/ of the site here",
     11: "Another program has locked backups/repository. Try again in a minute",
     12: "The password in secrets/backup_password does not open backups/. Put the one here that was made with it: "
-    "nothing else opens these backups. To begin new ones: mv backups backups.old",
+    "nothing else opens these backups. To begin new ones: mv backups backups.old && make backup",
 }
 
 
@@ -45,12 +52,30 @@ def restic(*words: str, accepted: Sequence[int] = (0,), repository: Path = REPOS
 
 def printed(*words: str, accepted: Sequence[int] = (0,), repository: Path = REPOSITORY) -> bytes:
     """Return what a command of restic prints, as it is. Raises Failed as `restic` does."""
-    # The repository is on the same machine: a cache would be a copy of it.
-    command = ["restic", "--repo", str(repository), "--password-file", str(PASSWORD), "--no-cache", "--quiet", *words]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = subprocess.run(command(*words, repository=repository), capture_output=True, check=False)
     if done.returncode not in accepted:
         raise Failed(sentence(words[0], done.returncode, done.stderr.decode(errors="replace")))
     return done.stdout
+
+
+def streamed(*words: str) -> Iterator[bytes]:
+    """Return the lines that a command of restic prints, one by one. Raises Failed as `restic` does."""
+    with (
+        # Not a pipe: it would fill, and no one reads it until the end.
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=errors) as running,
+    ):
+        assert running.stdout
+        yield from running.stdout
+        if code := running.wait():
+            errors.seek(0)
+            raise Failed(sentence(words[0], code, errors.read().decode(errors="replace")))
+
+
+def command(*words: str, repository: Path = REPOSITORY) -> list[str]:
+    """Return a command of restic."""
+    # The repository is on the same machine: a cache would be a copy of it.
+    return ["restic", "--repo", str(repository), "--password-file", str(PASSWORD), "--no-cache", "--quiet", *words]
 
 
 def sentence(verb: str, code: int, errors: str) -> str:
@@ -156,9 +181,15 @@ def find(wanted: str) -> dict[str, Any]:
     )
 
 
+def time_of_last_good() -> float:
+    """Return when the last good snapshot was made, 0 if there is none."""
+    good = snapshots(GOOD)
+    return calendar.timegm(time.strptime(good[-1]["time"][:19], "%Y-%m-%dT%H:%M:%S")) if good else 0
+
+
 def files(snapshot: str) -> Iterator[tuple[str, int]]:
-    """Return path and size of each file in a snapshot."""
-    for line in restic("ls", "--json", "--no-lock", snapshot).splitlines():
+    """Return path and size of each file in a snapshot, line by line: of a million, the list has half a gigabyte."""
+    for line in streamed("ls", "--json", "--no-lock", snapshot):
         node = json.loads(line)
         if node.get("type") == "file":
             yield node["path"], node.get("size", 0)
@@ -178,16 +209,28 @@ def check() -> str:
     return ""
 
 
-def forget(*, prune: bool) -> None:
-    """Forget what is older than the rules keep; with `prune`, free its space. Raises Failed."""
+def forget(tag: str, *, prune: bool) -> None:
+    """After a run that is good or suspect, forget what the rules do not keep; with `prune`, free its space.
+
+    Raises Failed.
+    """
     group = ("--group-by", "host")
-    restic("forget", "--tag", GOOD, *group, *KEEP)
-    restic("forget", "--tag", SUSPECT, *group, *KEEP_SUSPECT)
+    if tag == GOOD:
+        restic("forget", "--tag", GOOD, *group, *KEEP)
+        restic("forget", "--tag", SUSPECT, *group, *KEEP_SUSPECT)
+    else:
+        restic("forget", "--tag", SUSPECT, *group, *SUSPECT_KEPT)
     # Of runs that were killed
     if killed := [one["id"] for one in snapshots(UNCHECKED)]:
         restic("forget", *killed)
     if prune:
         restic("prune")
+
+
+def free_what_is_in_no_snapshot() -> None:
+    """Free the space of a run that failed, without writing more than a list. Best effort."""
+    with contextlib.suppress(Failed):
+        restic("prune", "--max-repack-size", "0")
 
 
 def restore(snapshot: str, source: Path, target: Path, *left_out: str) -> None:

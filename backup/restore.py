@@ -4,23 +4,24 @@
 killed, or types nothing, nothing has been touched.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from backup import databases, repository, save
-from backup.places import DATA, JOURNAL, RESTORING, SNAPSHOT, VOLUMES, WORK, Failed
-from backup.save import Manifest
+from backup.places import DATA, JOURNAL, REPLACED, REPLACED_FORM, RESTORING, SNAPSHOT, VOLUMES, WORK, Failed
+from backup.save import Manifest, enough_room, volume_of
 
 SHOWN = 3
-Place = Callable[[Path], Path]
-# Free space beyond what is written
-ROOM_BYTES = 50_000_000
+COPIES = SNAPSHOT / "databases"
 
 
 def restoring(folder: Path) -> Path:
@@ -28,34 +29,52 @@ def restoring(folder: Path) -> Path:
     return folder / WORK / RESTORING
 
 
-def replaced(folder: Path) -> Path:
-    """Return where a volume's old contents are after it."""
-    return folder / WORK / "replaced"
-
-
 def run(wanted: str) -> None:
     """Restore FROM, in the steps that `make restore` asks for. Raises Failed, with nothing touched before the swap."""
     # The one that asks may be killed; a swap that has begun is ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with save.lock():
-        finish()
+        end_what_was_cut_off()
         snapshot = repository.find(wanted)
         try:
             manifest = fetched(snapshot["id"])
             say("READY", snapshot, manifest)
             if sys.stdin.readline().strip() != "swap":
                 raise Failed("Nothing was changed")
-            swap()
+            aside = swap()
         finally:
             if not JOURNAL.exists():
-                clear(restoring)
-        say("SWAPPED", snapshot, manifest)
+                clear()
+        say("SWAPPED", snapshot, manifest, aside)
         if sys.stdin.readline().strip() == "back":
-            swap_back()
+            swap_back(aside)
             say("BACK", snapshot, manifest)
 
 
-def say(word: str, snapshot: dict[str, Any], manifest: Manifest) -> None:
+def end_what_was_cut_off() -> None:
+    """End a swap that was cut off, and raise Failed, which says so: its owner must see what is there now."""
+    if not JOURNAL.exists():
+        return
+    aside = json.loads(JOURNAL.read_text())["aside"]
+    finish()
+    clear()
+    if aside == RESTORING:
+        now = "what was there before that restore is back"
+    else:
+        now = f"what it restored is in place, and what it replaced is kept: {', '.join(kept(aside))}"
+    raise Failed(
+        f"A restore had been cut off in the middle of its swap. That is ended: {now}. Nothing else was restored. "
+        "Start the site: make up. For another backup after that: make restore"
+    )
+
+
+def kept(aside: str) -> list[str]:
+    """Return the folders in which a swap has put something aside."""
+    places = [folder / WORK / aside for folder in VOLUMES]
+    return [str(place) for place in places if place.is_dir() and any(place.iterdir())]
+
+
+def say(word: str, snapshot: dict[str, Any], manifest: Manifest, aside: str = "") -> None:
     """Tell `make restore` how far it is, in one line."""
     told = {
         "id": snapshot["id"][:8],
@@ -64,7 +83,7 @@ def say(word: str, snapshot: dict[str, Any], manifest: Manifest) -> None:
         "summary": manifest.summary(),
         "about": manifest.about,
         "migrations": sorted({name for one in manifest.databases.values() for name in one["migrations"]}),
-        "replaced": [str(replaced(one)) for one in VOLUMES if replaced(one).is_dir() and any(replaced(one).iterdir())],
+        "replaced": kept(aside) if aside else [],
     }
     print(word, json.dumps(told), flush=True)
 
@@ -72,26 +91,28 @@ def say(word: str, snapshot: dict[str, Any], manifest: Manifest) -> None:
 def fetched(snapshot: str) -> Manifest:
     """Write everything next to what is there, and compare it. Raises Failed."""
     manifest = Manifest.load(repository.read(snapshot, SNAPSHOT / "manifest.json"))
-    wanted = {Path(path): size for path, size in repository.files(snapshot)}
-    clear(restoring)
+    sizes: Counter[Path | None] = Counter()
+    for path, size in repository.files(snapshot):
+        sizes[COPIES if Path(path).is_relative_to(COPIES) else volume_of(Path(path))] += size
+    clear()
     refuse_what_cannot_be_moved()
     for folder in VOLUMES:
-        mine = {path: size for path, size in wanted.items() if volume_of(path) == folder}
-        enough_room(folder, sum(mine.values()))
+        room(folder, sizes[folder])
         restoring(folder).mkdir(parents=True, mode=0o700)
         inner = [f"/{other.name}" for other in VOLUMES if other.parent == folder]
-        if mine:
+        if folder in sizes:
             repository.restore(snapshot, folder, restoring(folder), *inner)
-    copies = SNAPSHOT / "databases"
     if manifest.databases:
-        enough_room(DATA, sum(size for path, size in wanted.items() if path.is_relative_to(copies)))
-        repository.restore(snapshot, copies, restoring(DATA))
-    compare(manifest, wanted)
+        room(DATA, sizes[COPIES])
+        repository.restore(snapshot, COPIES, restoring(DATA))
+    compare(manifest, repository.files(snapshot))
+    # Before the swap, which may be on the disk first: should the power fail, names without contents would be left.
+    os.sync()
     return manifest
 
 
 def refuse_what_cannot_be_moved() -> None:
-    """Raise Failed if a folder is another user's: it could not be put aside."""
+    """Raise Failed if a folder is another user's: it could not be put aside. What is in it moves along."""
     for path in (path for folder in VOLUMES for path in entries(folder)):
         if path.is_dir() and not path.is_symlink() and not os.access(path, os.W_OK):
             raise Failed(
@@ -100,31 +121,20 @@ def refuse_what_cannot_be_moved() -> None:
             )
 
 
-def volume_of(path: Path) -> Path | None:
-    """Return the volume that a file of a snapshot is in; None for what is only in the snapshot."""
-    # The inner ones come last.
-    return next((folder for folder in reversed(VOLUMES) if path.is_relative_to(folder)), None)
-
-
-def enough_room(folder: Path, size: int) -> None:
+def room(folder: Path, size: int) -> None:
     """Raise Failed if a volume's disk has no room for so many bytes more."""
-    free = shutil.disk_usage(folder).free
-    if free < size + ROOM_BYTES:
-        raise Failed(
-            f"The disk of {folder} has {free / 1e6:.0f} MB free. What is restored is written next to what is there and "
-            f"takes {size / 1e6:.0f} MB and {ROOM_BYTES / 1e6:.0f} MB to spare. Make room: df -h. Nothing was changed"
-        )
+    enough_room(folder, size, "What is restored is written next to what is there and", repository.UNTOUCHED)
 
 
-def compare(manifest: Manifest, wanted: dict[Path, int]) -> None:
+def compare(manifest: Manifest, wanted: Iterable[tuple[str, int]]) -> None:
     """Compare every file with the list in the snapshot, and every table with the manifest. Raises Failed."""
     wrong = [
-        str(path)
-        for path, size in wanted.items()
+        path
+        for path, size in wanted
         # A name that is not UTF-8 is not what restic lists.
-        if (folder := volume_of(path))
-        and "\ufffd" not in str(path)
-        and save.size_of(restoring(folder) / path.relative_to(folder)) != size
+        if (folder := volume_of(Path(path)))
+        and "\ufffd" not in path
+        and save.size_of(restoring(folder) / Path(path).relative_to(folder)) != size
     ]
     for name, known in manifest.databases.items():
         copy = restoring(DATA) / name
@@ -137,32 +147,40 @@ def compare(manifest: Manifest, wanted: dict[Path, int]) -> None:
         )
 
 
-def clear(place: Place) -> None:
-    """Remove a place in each volume."""
+def clear() -> None:
+    """Remove what is being restored, in each volume."""
     for folder in VOLUMES:
-        shutil.rmtree(place(folder), ignore_errors=True)
+        shutil.rmtree(restoring(folder), ignore_errors=True)
 
 
-def swap() -> None:
-    """Put what is there aside and the new in its place. What an earlier restore has put aside is removed."""
-    clear(replaced)
-    exchange(restoring, replaced)
+def swap() -> str:
+    """Put the new in its place and what is there aside. Returns the name of the folder that has it, in each volume.
+
+    A folder that is new: what an earlier restore has put aside may be the only copy of something.
+    """
+    aside = f"{REPLACED}{time.strftime(REPLACED_FORM, time.gmtime())}"
+    exchange(RESTORING, aside)
+    return aside
 
 
-def swap_back() -> None:
+def swap_back(aside: str) -> None:
     """Put back what the swap has put aside."""
-    exchange(replaced, restoring)
-    clear(restoring)
-    clear(replaced)
-
-
-def exchange(source: Place, aside: Place) -> None:
-    """Put what is in the volumes aside, and what is in `source` in its place."""
+    exchange(aside, RESTORING)
+    clear()
     for folder in VOLUMES:
-        aside(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        # It is empty, or it stays.
+        with contextlib.suppress(OSError):
+            (folder / WORK / aside).rmdir()
+
+
+def exchange(source: str, aside: str) -> None:
+    """Put what is in the volumes aside, and what is in the folder `source` of each in its place."""
+    for folder in VOLUMES:
+        # Must not be there: what has the name of something in it would be taken for put aside.
+        (folder / WORK / aside).mkdir(mode=0o700)
     old = [str(path) for folder in VOLUMES for path in entries(folder)]
-    new = [str(folder / path.name) for folder in VOLUMES for path in sorted(source(folder).iterdir())]
-    begin({"old": old, "new": new, "source": source(DATA).name, "aside": aside(DATA).name})
+    new = [str(folder / path.name) for folder in VOLUMES for path in sorted((folder / WORK / source).iterdir())]
+    begin({"old": old, "new": new, "source": source, "aside": aside})
     finish()
 
 
@@ -179,34 +197,39 @@ def begin(journal: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(JOURNAL)
+    sync(JOURNAL.parent)
 
 
 def finish() -> None:
     """Make the renames of the journal that are not made yet. Which they are is seen: a second call is harmless.
 
     All of the old are put aside before the first of the new gets its place, since both may have one name; one that has
-    a name put aside already is new.
+    a name put aside already is new. Raises Failed if one cannot be made.
     """
-    if not JOURNAL.exists():
-        return
     journal = json.loads(JOURNAL.read_text())
     for path in map(Path, journal["old"]):
-        moved(path, path.parent / WORK / journal["aside"] / path.name)
+        target = path.parent / WORK / journal["aside"] / path.name
+        if os.path.lexists(path) and not os.path.lexists(target):
+            path.rename(target)
     for path in map(Path, journal["new"]):
-        moved(path.parent / WORK / journal["source"] / path.name, path)
+        source = path.parent / WORK / journal["source"] / path.name
+        if os.path.lexists(source) == os.path.lexists(path):
+            wrong = "is there, though it was put aside" if os.path.lexists(path) else "is not there any more"
+            raise Failed(
+                f"{source} cannot take the place of {path}, which {wrong}: another program has written to the volume. "
+                "Move one away, and end the swap: make restore FROM=latest"
+            )
+        if os.path.lexists(source):
+            source.rename(path)
     for folder in VOLUMES:
-        sync(folder)
+        for place in (folder, folder / WORK / journal["source"], folder / WORK / journal["aside"]):
+            if place.is_dir():
+                sync(place)
     JOURNAL.unlink()
 
 
-def moved(source: Path, target: Path) -> None:
-    """Rename, unless that is done already."""
-    if os.path.lexists(source) and not os.path.lexists(target):
-        source.rename(target)
-
-
 def sync(folder: Path) -> None:
-    """Have what was renamed in a folder on the disk."""
+    """Have what was renamed in a folder on the disk, should the power fail."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

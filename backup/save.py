@@ -8,18 +8,42 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backup import databases, repository
-from backup.places import DATA, JOURNAL, LAST, RESTORING, SETTINGS, SNAPSHOT, STAGING, VOLUMES, WORK, Failed
+from backup.places import (
+    BACKUPS,
+    DATA,
+    JOURNAL,
+    LAST,
+    REPLACED,
+    REPLACED_FORM,
+    RESTORING,
+    SETTINGS,
+    SNAPSHOT,
+    STAGING,
+    VOLUMES,
+    WORK,
+    Failed,
+)
 
 FORMAT = 1
 PRUNE_SECONDS = 7 * 86_400
+# A restore of the wrong backup may be noticed late.
+REPLACED_SECONDS = 7 * 86_400
+# Free space beyond what is written
+ROOM_BYTES = 50_000_000
+# What `migrate` fills on an empty database as well, and what empties itself: their rows say nothing about the site's.
+NOT_COUNTED = {"django_migrations", "django_content_type", "auth_permission", "django_site", "django_session"}
+# Fewer may be temporary ones.
+FILES_LOST = 10
 # Of what is missing, by name
 SHOWN = 3
+UNFINISHED = "unfinished"
 # SQLite's words, and the kernel's
 FULL = ("disk is full", "No space left on device")
 NEXT = f"{repository.KEPT} See docs/backup.md, A suspect backup"
@@ -46,15 +70,28 @@ class Manifest:
         return cls(**found)
 
     def rows(self) -> dict[str, int]:
-        """Return how many rows each database has."""
-        return {name: sum(one["rows"].values()) for name, one in self.databases.items()}
+        """Return how many rows of the site each database has."""
+        return {
+            name: sum(count for table, count in one["rows"].items() if table not in NOT_COUNTED)
+            for name, one in self.databases.items()
+        }
+
+    def files_of_volumes(self) -> dict[str, int]:
+        """Return how many files each volume has."""
+        return Counter(str(volume_of(Path(path))) for path in self.files)
 
     def summary(self) -> str:
         """Return in words what is in it."""
-        tables = sum(len(one["rows"]) for one in self.databases.values())
+        tables = [count for one in self.databases.values() for count in one["rows"].values()]
         size = sum(self.files.values()) / 1e6
-        stores = "no database" if not self.databases else f"{sum(self.rows().values())} rows in {tables} tables"
+        stores = "no database" if not self.databases else f"{sum(tables)} rows in {len(tables)} tables"
         return f"{stores}, {len(self.files)} files of {size:.1f} MB"
+
+
+def volume_of(path: Path) -> Path | None:
+    """Return the volume that a file of a snapshot is in; None for what is only in the snapshot."""
+    # The inner ones come last.
+    return next((folder for folder in reversed(VOLUMES) if path.is_relative_to(folder)), None)
 
 
 @contextlib.contextmanager
@@ -82,6 +119,9 @@ def run() -> bool:
     try:
         with lock():
             before = last()
+            # A run that is killed, as at its memory limit, writes nothing more. It must not begin again at once.
+            cut_off = "it was cut off, or is under way still. See why: make logs S=backup"
+            write_down({**before, "tried": began, "result": UNFINISHED, "said": cut_off})
             try:
                 repository.ensure()
                 note, problems = saved(before, began)
@@ -124,30 +164,72 @@ def saved(before: dict[str, Any], began: float) -> tuple[dict[str, Any], list[st
         with settings_held():
             shutil.copytree(SETTINGS, SNAPSHOT / "settings")
         # Before the uploads: a row may lack no file; a file may lack its row.
-        sources = databases.find(DATA, VOLUMES[DATA])
-        manifest, problems = copied(sources)
+        problems: list[str] = []
+        sources = databases.find(DATA, VOLUMES[DATA], problems)
+        copies = sum(map(databases.size, sources))
+        enough_room(STAGING, copies, "A copy of the databases", repository.KEPT)
+        manifest = copied(sources, problems)
         not_files = {str(path) + suffix for path in sources for suffix in ("", *databases.COMPANIONS)}
-        manifest.files = {str(path): size for path, size in listed() if str(path) not in not_files}
+        since, new = repository.time_of_last_good(), copies
+        for path, found in listed(problems):
+            if str(path) not in not_files:
+                manifest.files[str(path)] = found.st_size
+                new += found.st_size if found.st_mtime > since else 0
+        enough_room(BACKUPS, new, "What is new in this backup", repository.KEPT)
         (SNAPSHOT / "manifest.json").write_text(json.dumps(vars(manifest)))
-        snapshot = repository.save([SNAPSHOT, DATA], left_out(not_files))
-        problems += lost(before.get("rows", {}), manifest)
-        problems += missing(manifest, snapshot) + [found for found in [repository.check()] if found]
+        snapshot = put_into_repository(left_out(not_files))
+        problems += lost(before, manifest) + missing(manifest, snapshot)
+        damage = repository.check()
     finally:
         shutil.rmtree(SNAPSHOT, ignore_errors=True)
+    problems += [damage] if damage else []
     tag = repository.SUSPECT if problems else repository.GOOD
     snapshot = repository.mark(snapshot, tag)
     print(f"backup {snapshot[:8]}, {tag}, {time.time() - began:.0f} s: {manifest.summary()}", flush=True)
+    prune = began - before.get("pruned", 0) > PRUNE_SECONDS and not damage
+    repository.forget(tag, prune=prune)
+    pruned = {"pruned": began} if prune else {}
     if problems:
-        return {"suspect": snapshot[:8]}, problems
-    prune = began - before.get("pruned", 0) > PRUNE_SECONDS
-    repository.forget(prune=prune)
-    done = {"good": began, "id": snapshot[:8], "suspect": "", "summary": manifest.summary(), "rows": manifest.rows()}
-    return {**done, **({"pruned": began} if prune else {})}, []
+        return {**pruned, "suspect": snapshot[:8]}, problems
+    forget_what_was_replaced(began)
+    counted = {"rows": manifest.rows(), "files": manifest.files_of_volumes()}
+    return {**pruned, **counted, "good": began, "id": snapshot[:8], "suspect": "", "summary": manifest.summary()}, []
 
 
-def copied(sources: list[Path]) -> tuple[Manifest, list[str]]:
-    """Copy the databases into the staging folder, and return their part of the manifest and what is wrong with them."""
-    manifest, problems = Manifest(about=json.loads((SNAPSHOT / "settings/about.json").read_text())), []
+def enough_room(folder: Path, size: int, what: str, then: str) -> None:
+    """Raise Failed if a disk has no room for so many bytes more. A disk that is full stops the site as well."""
+    free = shutil.disk_usage(folder).free
+    if free < size + ROOM_BYTES:
+        raise Failed(
+            f"The disk of {folder} has {free / 1e6:.0f} MB free. {what} takes up to {size / 1e6:.0f} MB, and "
+            f"{ROOM_BYTES / 1e6:.0f} MB are kept free. Make room: df -h. {then}"
+        )
+
+
+def put_into_repository(names: list[str]) -> str:
+    """Put the copies and the volumes into a new snapshot, without what has these names, and return its id."""
+    try:
+        return repository.save([SNAPSHOT, DATA], names)
+    except Failed:
+        # What it has written would stay until a run is good, which it cannot be on a disk that is full.
+        shutil.rmtree(SNAPSHOT, ignore_errors=True)
+        repository.free_what_is_in_no_snapshot()
+        raise
+
+
+def forget_what_was_replaced(now: float) -> None:
+    """Remove what a restore has put aside, a week after it and only after a good backup."""
+    oldest = REPLACED + time.strftime(REPLACED_FORM, time.gmtime(now - REPLACED_SECONDS))
+    for place in (place for folder in VOLUMES for place in (folder / WORK).glob(f"{REPLACED}*")):
+        if place.name < oldest:
+            shutil.rmtree(place, ignore_errors=True)
+            if place.exists():
+                print(f"backup: {place} cannot be removed: something in it is another user's (docs/backup.md)")
+
+
+def copied(sources: list[Path], problems: list[str]) -> Manifest:
+    """Copy the databases into the staging folder and return their part of the manifest; add what is wrong with them."""
+    manifest = Manifest(about=json.loads((SNAPSHOT / "settings/about.json").read_text()))
     for source in sources:
         name = str(source.relative_to(DATA))
         copy = SNAPSHOT / "databases" / name
@@ -161,20 +243,25 @@ def copied(sources: list[Path]) -> tuple[Manifest, list[str]]:
         if found := databases.problems(copy):
             problems.append(f"The database {source} is damaged: {'; '.join(found)}. {NEXT}")
         manifest.databases[name] = {"engine": "sqlite", "version": sqlite3.sqlite_version, **contents(copy)}
-    return manifest, problems
+    return manifest
 
 
-def lost(before: dict[str, int], manifest: Manifest) -> list[str]:
-    """Return which databases had rows in the last good backup and have none now, as after a mishap with volume `data`.
+def lost(before: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """Return what has lost more than half since the last good backup, as after a mishap with a volume.
 
-    Otherwise, after some nights, only backups without them would be left.
+    Otherwise, after some nights, only backups without it would be left. Not table by table: there are queues, which
+    are emptied every night.
     """
-    gone = [name for name, rows in before.items() if rows and not manifest.rows().get(name)]
-    return [
-        f"The database {DATA / name} had {before[name]} rows in the last good backup and has none now. "
-        f"{repository.KEPT} If that is right: sudo rm backups/last.json; otherwise: make restore FROM=latest"
-        for name in gone
-    ]
+    problems = []
+    for what, now, least in (("rows", manifest.rows(), 1), ("files", manifest.files_of_volumes(), FILES_LOST)):
+        for name, was in before.get(what, {}).items():
+            has = now.get(name, 0)
+            if has * 2 < was and was - has >= least:
+                problems.append(
+                    f"{DATA / name} had {was} {what} in the last good backup and has {has} now. {repository.KEPT} If "
+                    "that is right: sudo rm backups/last.json && make backup; otherwise: make restore FROM=latest"
+                )
+    return problems
 
 
 def contents(copy: Path) -> dict[str, Any]:
@@ -191,34 +278,27 @@ def left_out(not_files: set[str]) -> list[str]:
     return [repository.literal(Path(path)) for path in sorted([*not_files, *map(str, names)])]
 
 
-def listed() -> Iterator[tuple[Path, int]]:
-    """Return path and size of each file of the volumes that belongs into a backup."""
+def listed(problems: list[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Return each file of the volumes that belongs into a backup; add what cannot be read to `problems`."""
     for folder, kept_out in VOLUMES.items():
-        for place, folders, files in os.walk(folder):
-            if Path(place) == folder:
-                folders[:] = [name for name in folders if name not in kept_out]
-            for path in (Path(place, name) for name in files):
-                # Deleted by the site while we look, perhaps
-                with contextlib.suppress(FileNotFoundError):
-                    found = path.lstat()
-                    if stat.S_ISREG(found.st_mode):
-                        yield path, found.st_size
+        for path in databases.walk(folder, kept_out, problems):
+            # Deleted by the site while we look, perhaps
+            with contextlib.suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode):
+                    yield path, found
 
 
 def missing(manifest: Manifest, snapshot: str) -> list[str]:
     """Return what of the manifest is not in the snapshot as it was listed, unless the site has changed it since."""
-    there = dict(repository.files(snapshot))
-    wrong = [
-        path
-        for path, size in manifest.files.items()
-        # A name that is not UTF-8 is not what restic lists.
-        if there.get(path) != size and size_of(Path(path)) == size and is_text(path)
-    ]
-    wrong += [
-        name
-        for name in manifest.databases
-        if (copy := SNAPSHOT / "databases" / name).exists() and there.get(str(copy)) != copy.stat().st_size
-    ]
+    copies = {str(SNAPSHOT / "databases" / name) for name in manifest.databases}
+    # What has not been found yet, or not at its size
+    left = {**manifest.files, **{copy: size_of(Path(copy)) for copy in copies}}
+    for path, size in repository.files(snapshot):
+        if left.get(path) == size:
+            del left[path]
+    # A name that is not UTF-8 is not what restic lists.
+    wrong = [path for path, size in left.items() if size_of(Path(path)) == size and is_text(path)]
     if not wrong:
         return []
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,10 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
+import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import Any
 import pytest
 import requests
 
+from backup import __main__ as backup_main
 from backup import databases, nightly, repository, restore, save
 from backup.places import Failed
 from ops import backup as ops_backup
@@ -171,11 +176,11 @@ def test_a_restore_loses_no_request_and_keeps_what_it_replaced(saved: Site) -> N
     assert load.lost() == []
     assert fingerprint(saved) == before
     assert saved.get(later).text == "the project's own later.txt"
-    kept = "/data/media/.backup/replaced/later.txt"
-    assert python(saved, f"print(open('{kept}').read())") == "after the backup"
-    assert "What it replaced is kept until the next restore: /data/.backup/replaced" in said
+    (kept,) = re.findall(r"What it replaced is kept for a week: .*(replaced-[\d-]+) ", said)
+    place = f"/data/media/.backup/{kept}/later.txt"
+    assert python(saved, f"print(open('{place}').read())") == "after the backup"
     # The database as well, with what was only in its -wal file
-    assert users_in(saved, "/data/.backup/replaced/probe.sqlite3") == changed["/data/probe.sqlite3 auth_user"][0]
+    assert users_in(saved, f"/data/.backup/{kept}/probe.sqlite3") == changed["/data/probe.sqlite3 auth_user"][0]
 
 
 @pytest.mark.slow
@@ -529,7 +534,7 @@ def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (restore, save):
         monkeypatch.setattr(module, "VOLUMES", places)
         monkeypatch.setattr(module, "DATA", data)
-    monkeypatch.setattr(restore, "JOURNAL", data / ".backup/swap.json")
+        monkeypatch.setattr(module, "JOURNAL", data / ".backup/swap.json")
     for folder in places:
         restore.restoring(folder).mkdir(parents=True)
         (folder / "both").write_text("old")
@@ -548,14 +553,15 @@ def contents(data: Path) -> dict[str, str]:
 
 def test_a_swap_puts_aside_what_was_there_and_back(volumes: Path) -> None:
     before = contents(volumes)
-    restore.swap()
+    aside = restore.swap()
     after = contents(volumes)
     assert after["both"] == after["media/both"] == after["private/both"] == "new"
     assert "gone/deep" not in after
-    assert after["media/.backup/replaced/gone/deep"] == "old"
+    assert after[f"media/.backup/{aside}/gone/deep"] == "old"
     assert (volumes / "media/come").is_dir()
     assert (volumes / "backup").is_dir()
-    restore.swap_back()
+    restore.clear()
+    restore.swap_back(aside)
     assert contents(volumes) == {name: text for name, text in before.items() if ".backup" not in name}
 
 
@@ -581,12 +587,104 @@ def test_a_swap_that_is_killed_at_any_rename_is_ended_by_the_next(
         else:
             pytest.fail("there are more renames than this test tries")
     if begun:
-        restore.finish()
+        with pytest.raises(Failed, match=r"That is ended: what it restored is in place, .*/replaced-.* Nothing else"):
+            restore.end_what_was_cut_off()
         assert contents(volumes)["media/both"] == contents(volumes)["both"] == "new"
-        assert contents(volumes)["private/.backup/replaced/both"] == "old"
+        (kept,) = (volumes / "private/.backup").glob("replaced-*/both")
+        assert kept.read_text() == "old"
     else:
         assert contents(volumes)["media/both"] == contents(volumes)["both"] == "old"
     assert not (volumes / ".backup/swap.json").exists()
+
+
+def journal(volumes: Path) -> Path:
+    """Return the list of renames that have begun."""
+    return volumes / ".backup/swap.json"
+
+
+def next_swap(monkeypatch: pytest.MonkeyPatch, volumes: Path, text: str, name: str) -> str:
+    """Swap in a file with this text, at the next second."""
+    for folder in (volumes, volumes / "media", volumes / "private"):
+        shutil.rmtree(restore.restoring(folder), ignore_errors=True)
+        restore.restoring(folder).mkdir()
+        (restore.restoring(folder) / "both").write_text(text)
+    monkeypatch.setattr(restore, "REPLACED_FORM", name)
+    return restore.swap()
+
+
+def test_a_second_restore_keeps_what_the_first_one_replaced(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the only copy: a site that was wrongly restored is restored again, at once."""
+    first = next_swap(monkeypatch, volumes, "wrong backup", "1")
+    second = next_swap(monkeypatch, volumes, "right backup", "2")
+    restore.clear()
+    for folder in ("", "media/", "private/"):
+        assert contents(volumes)[f"{folder}.backup/{first}/both"] == "old"
+        assert contents(volumes)[f"{folder}.backup/{second}/both"] == "wrong backup"
+    restore.swap_back(second)
+    assert contents(volumes)["both"] == "wrong backup"
+    assert contents(volumes)[f"media/.backup/{first}/both"] == "old"
+    assert not (volumes / ".backup" / second).exists()
+
+
+def test_what_was_replaced_is_removed_a_week_later(volumes: Path) -> None:
+    aside = restore.swap()
+    save.forget_what_was_replaced(time.time() + 6 * 86_400)
+    assert f"media/.backup/{aside}/both" in contents(volumes)
+    save.forget_what_was_replaced(time.time() + 8 * 86_400)
+    assert not any(aside in name for name in contents(volumes))
+    assert contents(volumes)["media/both"] == "new"
+
+
+def test_a_swap_that_cannot_be_made_as_a_whole_is_no_success(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken would stay as it was: half of the data old, and reported as restored."""
+    before = contents(volumes)
+    monkeypatch.setattr(restore, "REPLACED_FORM", "1")
+    (volumes / "media/.backup/replaced-1/both").mkdir(parents=True)
+    with pytest.raises(FileExistsError):
+        restore.swap()
+    assert contents(volumes) == before
+    assert not journal(volumes).exists()
+    # Something writes to the volume between putting aside and putting in place.
+    rename = Path.rename
+
+    def written(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        if self == volumes / "private/gone":
+            (volumes / "private/both").write_text("late")
+        return moved
+
+    monkeypatch.setattr(restore, "REPLACED_FORM", "2")
+    monkeypatch.setattr(Path, "rename", written)
+    for _ in range(2):
+        with pytest.raises(Failed, match=r"private/both, which is there, though it was put aside"):
+            restore.finish() if journal(volumes).exists() else restore.swap()
+    assert journal(volumes).exists()
+    (volumes / "private/both").unlink()
+    restore.finish()
+    assert contents(volumes)["private/both"] == "new"
+
+
+def test_the_renames_are_on_the_disk_before_the_journal_goes(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(restore, "sync", lambda place: synced.append(place) if journal(volumes).exists() else None)
+    aside = restore.swap()
+    work = [volumes / ".backup", volumes / "media/.backup", volumes / "private/.backup"]
+    assert synced[0] == work[0]
+    assert set(synced) >= {place for one in work for place in (one.parent, one / "restoring", one / aside)}
+
+
+def test_a_disk_that_loses_its_cache_has_what_was_restored_before_the_swap(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (volumes / "media/.backup/restoring/both").unlink()
+    files = [(str(volumes / "media/both"), 3)]
+    monkeypatch.setattr(repository, "read", lambda *_: json.dumps(vars(save.Manifest())))
+    monkeypatch.setattr(repository, "files", lambda _: iter(files))
+    monkeypatch.setattr(repository, "restore", lambda _, source, target, *__: (target / "both").write_text("abc"))
+    done = []
+    monkeypatch.setattr(os, "sync", lambda: done.append((volumes / "media/.backup/restoring/both").read_text()))
+    restore.fetched("id")
+    assert done == ["abc"]
 
 
 def made_database(path: Path, rows: int = 500) -> Path:
@@ -606,7 +704,7 @@ def test_a_copy_has_what_is_only_in_the_wal_and_is_whole(tmp_path: Path) -> None
         writer.execute("INSERT INTO t VALUES ('late', '')")
         writer.commit()
         (tmp_path / "upload.txt").write_text("SQLite format 3, so they say")
-        assert databases.find(tmp_path, set()) == [source]
+        assert databases.find(tmp_path, set(), []) == [source]
         databases.copy(source, tmp_path / "copies/db.sqlite3")
         # An open transaction is no part of it.
         writer.execute("INSERT INTO t VALUES ('open', '')")
@@ -614,6 +712,26 @@ def test_a_copy_has_what_is_only_in_the_wal_and_is_whole(tmp_path: Path) -> None
     assert databases.problems(copy) == []
     assert databases.rows(copy) == {"t": 501}
     assert [path.name for path in (tmp_path / "copies").iterdir()] == ["db.sqlite3"]
+
+
+def test_a_database_with_a_transaction_that_was_cut_off_is_copied(tmp_path: Path) -> None:
+    """After a power failure; the copy is what it was before that transaction, as the site will see it."""
+    source, crashed = tmp_path / "db.sqlite3", tmp_path / "crashed"
+    with closing(sqlite3.connect(source)) as database:
+        database.execute("CREATE TABLE t (a TEXT)")
+        database.executemany("INSERT INTO t VALUES (?)", [("x" * 900,)] * 500)
+        database.commit()
+        # Written before the commit
+        database.execute("PRAGMA cache_size=2")
+        database.execute("UPDATE t SET a = 'half'")
+        crashed.mkdir()
+        for file in tmp_path.glob("db.sqlite3*"):
+            shutil.copy(file, crashed)
+    assert (crashed / "db.sqlite3-journal").stat().st_size > 0
+    databases.copy(crashed / "db.sqlite3", tmp_path / "copy")
+    with closing(sqlite3.connect(tmp_path / "copy")) as database:
+        assert database.execute("SELECT count(*) FROM t WHERE a = 'half'").fetchone() == (0,)
+    assert databases.problems(tmp_path / "copy") == []
 
 
 def test_a_torn_page_and_an_index_that_lacks_a_row_are_found(tmp_path: Path) -> None:
@@ -653,13 +771,13 @@ def test_functions_and_constraints_of_the_project_do_not_make_a_copy_suspect(tmp
 
 def test_what_was_restored_is_compared_before_the_swap(volumes: Path) -> None:
     copy = made_database(restore.restoring(volumes) / "db.sqlite3")
-    wanted = {volumes / "media/both": 3, Path("/staging/snapshot/manifest.json"): 9}
+    wanted = [(f"{volumes}/media/both", 3), ("/staging/snapshot/manifest.json", 9)]
     manifest = save.Manifest(databases={"db.sqlite3": {"rows": {"t": 500}}})
     restore.compare(manifest, wanted)
     with pytest.raises(Failed, match=r"not what was backed up: .*/media/both\. Nothing was changed"):
-        restore.compare(manifest, {**wanted, volumes / "media/both": 4})
+        restore.compare(manifest, [(f"{volumes}/media/both", 4)])
     with pytest.raises(Failed, match=r"/private/lost\.txt"):
-        restore.compare(manifest, {**wanted, volumes / "private/lost.txt": 0})
+        restore.compare(manifest, [*wanted, (f"{volumes}/private/lost.txt", 0)])
     with closing(sqlite3.connect(copy)) as database:
         database.execute("DELETE FROM t WHERE a = 'row 7'")
         database.commit()
@@ -671,7 +789,7 @@ def test_what_was_restored_is_compared_before_the_swap(volumes: Path) -> None:
 def test_a_file_that_is_not_in_the_snapshot_is_missed_unless_it_is_gone(
     volumes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = save.Manifest(files={str(path): size for path, size in save.listed()})
+    manifest = save.Manifest(files={str(path): found.st_size for path, found in save.listed([])})
     assert len(manifest.files) == 6
     assert not any(".backup" in path for path in manifest.files)
     monkeypatch.setattr(repository, "files", lambda _: iter(manifest.files.items()))
@@ -685,15 +803,56 @@ def test_a_file_that_is_not_in_the_snapshot_is_missed_unless_it_is_gone(
     assert said.startswith(f"1 files are not whole in the backup: {volumes}/media/both.")
 
 
-def test_a_database_that_has_lost_all_its_rows_is_noticed() -> None:
-    """Otherwise the backups of the nights after a mishap would be good, and push out the last one that has the rows."""
-    full = {"rows": {"auth_user": 2, "empty": 0}, "migrations": []}
-    before = save.Manifest(databases={"db.sqlite3": full}).rows()
-    assert before == {"db.sqlite3": 2}
-    assert save.lost(before, save.Manifest(databases={"db.sqlite3": full, "new.sqlite3": full})) == []
-    for now in ({}, {"db.sqlite3": {"rows": {"auth_user": 0}, "migrations": []}}, {"new.sqlite3": full}):
-        (said,) = save.lost(before, save.Manifest(databases=now))
-        assert "db.sqlite3 had 2 rows in the last good backup and has none now" in said
+def test_a_million_files_are_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container has 512 MB, and restic needs most of them."""
+    count = 20_000
+    line = json.dumps({"type": "file", "path": "/data/media/" + "x" * 60, "size": 7, "other": "y" * 200})
+    script = f"for _ in range({count}): print({line!r})"
+    monkeypatch.setattr(repository, "command", lambda *_: [sys.executable, "-c", script])
+    tracemalloc.start()
+    try:
+        assert sum(size for _, size in repository.files("id")) == 7 * count
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    script = "import sys; print('{}'); sys.exit('Load(<data/b1>) failed: file is too short')"
+    with pytest.raises(Failed, match=r"This backup cannot be read: .* file is too short"):
+        list(repository.files("id"))
+
+
+MIGRATED = {"django_migrations": 20, "auth_permission": 40, "django_content_type": 10, "django_session": 500}
+
+
+def filled(volumes: Path, rows: dict[str, int], files: int) -> save.Manifest:
+    """Return what is written down of a site with so many rows, besides Django's own, and so many uploads."""
+    return save.Manifest(
+        databases={"db.sqlite3": {"rows": {**MIGRATED, **rows}, "migrations": []}},
+        files={f"{volumes}/media/{number}": 1 for number in range(files)} | {f"{volumes}/notes": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "files", "said"),
+    [
+        ({"auth_user": 2, "shop_order": 98}, 40, []),
+        # A queue that has been emptied, a purge of less than half
+        ({"shop_order": 60}, 30, []),
+        # As `migrate` makes it after the volume was lost
+        ({}, 40, ["db.sqlite3 had 100 rows in the last good backup and has 0 now"]),
+        ({"auth_user": 1, "shop_order": 48}, 40, ["db.sqlite3 had 100 rows in the last good backup and has 49 now"]),
+        ({"shop_order": 100}, 0, ["/media had 40 files in the last good backup and has 0 now"]),
+        ({"shop_order": 100}, 19, ["/media had 40 files in the last good backup and has 19 now"]),
+    ],
+)
+def test_a_site_that_has_lost_half_of_its_data_is_noticed(
+    volumes: Path, rows: dict[str, int], files: int, said: list[str]
+) -> None:
+    """Otherwise the backups of the nights after a mishap would be good, and push out the last one that has all."""
+    full = filled(volumes, {"auth_user": 2, "shop_order": 98}, 40)
+    before = {"rows": full.rows(), "files": full.files_of_volumes()}
+    found = save.lost(before, filled(volumes, rows, files))
+    assert len(found) == len(said)
+    assert all(text in problem for text, problem in zip(said, found, strict=True))
     assert save.lost({}, save.Manifest()) == []
 
 
@@ -701,9 +860,152 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     volumes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 9 * 10**8, 10**8))
-    restore.enough_room(volumes, 10**7)
-    with pytest.raises(Failed, match=r"has 100 MB free.* takes 90 MB and 50 MB to spare.* Nothing was changed"):
-        restore.enough_room(volumes, 9 * 10**7)
+    restore.room(volumes, 10**7)
+    with pytest.raises(Failed, match=r"has 100 MB free.* takes up to 90 MB, and 50 MB are kept free.* Nothing was ch"):
+        restore.room(volumes, 9 * 10**7)
+
+
+@pytest.fixture
+def machine(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rest of the container: settings, and a repository that takes everything. Returns what restic is told."""
+    for module in (save, nightly):
+        monkeypatch.setattr(module, "SETTINGS", tmp_path / "staging/settings")
+    for name, place in {
+        "STAGING": "staging",
+        "SNAPSHOT": "staging/snapshot",
+        "BACKUPS": "backups",
+        "LAST": "backups/last.json",
+    }.items():
+        monkeypatch.setattr(save, name, tmp_path / place)
+    (tmp_path / "staging/settings").mkdir(parents=True)
+    (tmp_path / "staging/settings/about.json").write_text("{}")
+    (tmp_path / "backups").mkdir()
+    made_database(volumes / "db.sqlite3", rows=500)
+    told: list[str] = []
+
+    def restic(*words: str, **_: object) -> str:
+        told.append(" ".join(words))
+        return '{"snapshot_id": "aaaaaaaaaa"}' if words[0] == "backup" else "[]"
+
+    def stored(_: str) -> Iterator[tuple[str, int]]:
+        for place in (volumes, tmp_path / "staging/snapshot"):
+            yield from ((str(path), path.stat().st_size) for path in place.rglob("*") if path.is_file())
+
+    monkeypatch.setattr(repository, "restic", restic)
+    monkeypatch.setattr(repository, "files", stored)
+    monkeypatch.setattr(repository, "ensure", lambda: None)
+    return told
+
+
+def words_of(told: list[str], command: str) -> list[str]:
+    """Return what restic was told with one of its commands, and forget all."""
+    found = [words for words in told if words.startswith(command)]
+    told.clear()
+    return found
+
+
+def test_suspect_backups_do_not_fill_the_disk(machine: list[str], volumes: Path) -> None:
+    """Only the newest are kept, and their space is freed, though no run is good."""
+    assert save.run()
+    assert words_of(machine, "forget --tag good")
+    with closing(sqlite3.connect(volumes / "db.sqlite3")) as database:
+        database.execute("DELETE FROM t")
+        database.commit()
+    save.write_down({**save.last(), "pruned": 0})
+    assert not save.run()
+    assert save.last()["result"] == "suspect"
+    assert "prune" in machine
+    assert words_of(machine, "forget") == ["forget --tag suspect --group-by host --keep-last 3"]
+
+
+def test_a_run_that_would_fill_the_disk_does_not_begin(
+    machine: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied: list[Path] = []
+    monkeypatch.setattr(databases, "copy", lambda source, _: copied.append(source))
+    # 40 MB free; the database alone takes less than that, but 50 MB are kept free.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 96 * 10**7, 4 * 10**7))
+    assert not save.run()
+    assert "40 MB free. A copy of the databases takes up to" in capsys.readouterr().out
+    assert copied == []
+    assert words_of(machine, "backup") == []
+    assert save.last()["result"] == "failed"
+
+
+def test_uploads_that_are_new_must_have_room_in_the_repository(
+    machine: list[str], volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (volumes / "media/large").open("w") as file:
+        file.truncate(200_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 8 * 10**8, 2 * 10**8))
+    assert not save.run()
+    assert "What is new in this backup takes up to 200 MB" in save.last()["said"]
+    # It is in an older one.
+    os.utime(volumes / "media/large", (1, 1))
+    monkeypatch.setattr(repository, "time_of_last_good", lambda: 2.0)
+    assert save.run()
+
+
+def test_what_a_failed_run_has_written_is_freed(machine: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> str:
+        raise Failed("The disk is full")
+
+    monkeypatch.setattr(repository, "save", full)
+    assert not save.run()
+    assert words_of(machine, "prune") == ["prune --max-repack-size 0"]
+
+
+def test_a_run_that_is_killed_is_written_down(machine: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container starts again at once. It must not be killed every minute at its memory limit."""
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repository, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save.run()
+    known = save.last()
+    assert known["result"] == "unfinished"
+    assert not nightly.due(known["tried"], known["result"], "03:17", known["tried"] + 60)
+    assert nightly.due(known["tried"], known["result"], "03:17", known["tried"] + 3_700)
+    assert machine
+
+
+def test_after_a_failure_on_a_full_disk_an_hour_passes(machine: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though that it failed could not be written down."""
+    runs: list[float] = []
+
+    def fails() -> bool:
+        runs.append(time.time())
+        return False
+
+    monkeypatch.setattr(save, "run", fails)
+    failed = nightly.look("03:17", 0)
+    assert failed == nightly.look("03:17", failed)
+    assert len(runs) == 1
+    assert nightly.look("03:17", failed - 3_700) >= failed
+    assert len(runs) == 2
+    # Written down while the clock was wrong
+    save.write_down({"tried": time.time() + 86_400, "result": "good"})
+    nightly.look("03:17", 0)
+    assert len(runs) == 3
+    assert machine == []
+
+
+def test_a_folder_that_cannot_be_read_makes_a_suspect_backup(
+    machine: list[str], volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refused(place: Any) -> Any:
+        if str(place) == str(volumes / "media/gone"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert not save.run()
+    assert (save.last()["result"], len(machine) > 0) == ("suspect", True)
+    assert save.last()["said"].startswith(f"The folder {volumes}/media/gone cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize(
@@ -726,6 +1028,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
             "damaged: pack b1: unexpected file size.",
         ),
         ("backup", 1, "open /backups/repository/x: permission denied", "sudo chown -R 10001:10001 backups"),
+        ("ls", -9, "", "was killed, most likely at the memory limit"),
     ],
 )
 def test_each_way_in_which_restic_fails_has_a_sentence(verb: str, code: int, errors: str, said: str) -> None:
@@ -736,26 +1039,28 @@ NIGHT = 1795575600.0  # 2026-11-25 03:00 UTC
 
 
 @pytest.mark.parametrize(
-    ("tried", "good", "result", "now", "due"),
+    ("tried", "result", "now", "due"),
     [
-        (0, 0, "", NIGHT, True),
+        (0, "", NIGHT, True),
         # Yesterday's, before and after 03:17
-        (NIGHT - 85_000, NIGHT - 85_000, "good", NIGHT, False),
-        (NIGHT - 85_000, NIGHT - 85_000, "good", NIGHT + 1_100, True),
+        (NIGHT - 85_000, "good", NIGHT, False),
+        (NIGHT - 85_000, "good", NIGHT + 1_100, True),
         # Made by hand in the evening
-        (NIGHT - 20_000, NIGHT - 20_000, "good", NIGHT + 1_100, True),
-        (NIGHT + 1_050, NIGHT + 1_050, "good", NIGHT + 40_000, False),
-        # After a failure, an hour later
-        (NIGHT, NIGHT - 85_000, "failed", NIGHT + 1_800, False),
-        (NIGHT, NIGHT - 85_000, "suspect", NIGHT + 3_700, True),
+        (NIGHT - 20_000, "good", NIGHT + 1_100, True),
+        (NIGHT + 1_050, "good", NIGHT + 40_000, False),
+        # After a failure, an hour later; after a suspect one, the next night
+        (NIGHT, "failed", NIGHT + 1_800, False),
+        (NIGHT, "failed", NIGHT + 3_700, True),
+        (NIGHT + 1_050, "suspect", NIGHT + 10_000, False),
+        (NIGHT + 1_050, "suspect", NIGHT + 1_100 + 86_400, True),
         # The machine was off for two nights.
-        (NIGHT - 200_000, NIGHT - 200_000, "good", NIGHT - 20_000, True),
+        (NIGHT - 200_000, "good", NIGHT - 20_000, True),
     ],
 )
 def test_a_backup_is_due_once_a_day_and_after_a_night_that_was_missed(
-    tried: float, good: float, result: str, now: float, due: bool
+    tried: float, result: str, now: float, due: bool
 ) -> None:
-    assert nightly.due(tried, good, result, "03:17", now) is due
+    assert nightly.due(tried, result, "03:17", now) is due
 
 
 @pytest.mark.parametrize(
@@ -774,7 +1079,8 @@ def test_doctor_finds_old_failed_and_suspect_backups(
 ) -> None:
     if known:
         # Ages, in seconds
-        known = {"said": "", **known, "tried": time.time() - 60, "good": time.time() - known["good"]}
+        times = {"tried": time.time() - known.get("tried", 60), "good": time.time() - known["good"]}
+        known = {"said": "", **known, **times}
     monkeypatch.setattr(ops_backup, "last", lambda: known)
     monkeypatch.setattr(ops_backup, "same_disk", lambda: False)
     files = ["compose.yaml", *(["overrides/backup.yaml"] if nightly_runs else [])]
@@ -795,6 +1101,51 @@ def test_a_password_is_not_made_over_backups_that_need_another(tmp_path: Path, m
     with pytest.raises(Stop, match=r"no secrets/backup_password, which alone opens them"):
         ops_backup.ensure()
     assert not (tmp_path / "secrets").exists()
+
+
+def archive(*names: str) -> bytes:
+    """Return a tar archive with these files."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as opened:
+        for name in names:
+            ops_backup.add(opened, name, b"A=1\n")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("names", [("../outside",), ("/tmp/outside",), (".env", "a/../../outside")])
+def test_settings_are_kept_as_a_whole_and_inside_of_their_folder(
+    machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """With the Python of Debian 12 as well, whose tarfile has no filter."""
+    staging = tmp_path / "staging"
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(backup_main, "SETTINGS", staging / "settings")
+    assert machine == []
+
+    def given(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        backup_main.settings()
+
+    given(archive(".env", "secrets/key", "about.json"))
+    before = contents(staging)
+    assert before["settings/secrets/key"] == "A=1\n"
+    assert (staging / "settings/secrets/key").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Failed, match="is no file of a checkout"):
+        given(archive(*names))
+    assert {name: text for name, text in contents(staging).items() if "settings.new" not in name} == before
+    assert not (staging / "outside").exists()
+
+
+def test_a_problem_of_the_disk_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise OSError(5, "Input/output error", "/data/x")
+
+    monkeypatch.setitem(backup_main.COMMANDS, "restore", broken)
+    monkeypatch.setattr(sys, "argv", ["backup", "restore"])
+    assert backup_main.main() == 1
+    assert "restore failed: [Errno 5] Input/output error: '/data/x'" in capsys.readouterr().err
 
 
 def test_a_file_of_a_backup_is_never_laid_outside_of_the_checkout(
