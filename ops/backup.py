@@ -31,11 +31,18 @@ USER = 10001
 # A container without Compose, which reads settings that there may not be yet
 BARE = ("--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
 # To give backups/ to the container's user, wherever it came from
-OWNER = ("--cap-add", "CHOWN", "--cap-add", "DAC_READ_SEARCH")
-# A day, and the two hours that one may take or be late
-OLD_SECONDS = 26 * 3600
+OWNER = ("--cap-add", "CHOWN", "--cap-add", "FOWNER", "--cap-add", "DAC_READ_SEARCH")
+# All of this machine's users may list it, for `make status`: the repository in it is restic's own, 0700.
+FOLDER_MODE = 0o755
+# What one may take; and a day, and as much as that again
+RUN_SECONDS = 2 * 3600
+OLD_SECONDS = 24 * 3600 + RUN_SECONDS
+# As backup/save.py writes it down while a run lasts: it stays if that is killed
+UNFINISHED = "unfinished"
 # In the archive of the settings, what is no file of the checkout
 ABOUT = "about.json"
+KILLED_CODE = 137
+KILLED = f"It was killed, most likely at its memory limit: mem_limit in {OVERRIDE}. No older backup is forgotten."
 
 
 def backup() -> None:
@@ -49,8 +56,8 @@ def backup() -> None:
     if (kind := engine_of(database_url(files))) != "sqlite":
         print(f"The database is not in it: DATABASE_URL names {kind}, which has a tool of its own, such as pg_dump")
     # Not captured: it can take minutes, and prints as it goes.
-    if subprocess.run(command(files, "now"), cwd=ROOT, check=False).returncode != 0:
-        raise Stop("This is no good backup (above).")
+    if code := subprocess.run(command(files, "now"), cwd=ROOT, check=False).returncode:
+        raise Stop(KILLED if code == KILLED_CODE else "This is no good backup (above).")
     print(f"It is in {FOLDER.relative_to(ROOT)}/. To restore it: make restore FROM=latest")
 
 
@@ -79,8 +86,16 @@ def refuse_nothing_to_save() -> None:
 
 def refuse_no_backups() -> None:
     """Raise Stop if there is no repository next to this file's checkout."""
-    if not FOLDER.is_dir() or not any(FOLDER.iterdir()):
+    if not has_backups():
         raise Stop("There are no backups in backups/. Make one: make backup; or put the folder of the site there")
+
+
+def has_backups() -> bool:
+    """Return whether there is something in backups/, which can be listed after this."""
+    if FOLDER.is_dir() and not os.access(FOLDER, os.R_OK | os.X_OK):
+        # Made under a umask that keeps others out, or copied
+        own()
+    return FOLDER.is_dir() and any(FOLDER.iterdir())
 
 
 def ensure() -> None:
@@ -88,23 +103,32 @@ def ensure() -> None:
 
     Raises Stop if there are backups and no password: a new one would not open them.
     """
-    has_backups = FOLDER.is_dir() and any(FOLDER.iterdir())
+    new = not PASSWORD.exists() or not FOLDER.is_dir()
     if not PASSWORD.exists():
-        if has_backups:
+        if has_backups():
             raise Stop(
                 "There are backups in backups/, and no secrets/backup_password, which alone opens them. Put it back; "
-                "or begin new ones: mv backups backups.old"
+                "or begin new ones: mv backups backups.old && make backup"
             )
         make_password()
-    # Its contents are encrypted, and restic lets no other user read them; last.json is for `make status`.
-    FOLDER.mkdir(mode=0o755, exist_ok=True)
+    if not FOLDER.is_dir():
+        FOLDER.mkdir()
+        # Whatever the umask is
+        FOLDER.chmod(FOLDER_MODE)
+    has_backups()
     if any(path.stat().st_uid != USER for path in (FOLDER, *FOLDER.iterdir())):
-        mount = ("--volume", f"{FOLDER}:/backups")
-        image = base_image.name()
-        base_image.ensure(image)
-        stack.docker(
-            "run", *BARE, *OWNER, "--user", "0", *mount, image, "chown", "--recursive", f"{USER}:{USER}", "/backups"
-        )
+        own()
+    if new and (nightly := [one.id for one in stack.containers("backup") if one.running]):
+        # It has mounted the old ones, and would go on with them.
+        stack.docker("restart", *nightly)
+
+
+def own() -> None:
+    """Give backups/ to the container's user, and let every user of this machine list it."""
+    image = base_image.name()
+    base_image.ensure(image)
+    script = f"chown --recursive {USER}:{USER} /backups && chmod {FOLDER_MODE:o} /backups"
+    stack.docker("run", *BARE, *OWNER, "--user", "0", "--volume", f"{FOLDER}:/backups", image, "sh", "-euc", script)
 
 
 def make_password() -> None:
@@ -128,7 +152,7 @@ def output(files: Sequence[str], *words: str, data: bytes = b"") -> str:
     """Return what one container of the service prints. Raises Stop with its message if it fails."""
     done = subprocess.run(command(files, *words), input=data, capture_output=True, cwd=ROOT, check=False)
     if done.returncode != 0:
-        raise Stop(done.stderr.decode(errors="replace").strip())
+        raise Stop(KILLED if done.returncode == KILLED_CODE else done.stderr.decode(errors="replace").strip())
     return done.stdout.decode(errors="replace")
 
 
@@ -139,9 +163,15 @@ def prepare() -> None:
 
 
 def started(files: Sequence[str]) -> None:
-    """After a start with the service in COMPOSE_FILE: hand it the settings that serve now."""
+    """After a change with the service in COMPOSE_FILE: hand it the settings that serve now.
+
+    The change is made and serves, whatever becomes of this.
+    """
     if stack.includes(files, OVERRIDE):
-        hand_over(files)
+        try:
+            hand_over(files)
+        except (Stop, OSError, subprocess.SubprocessError) as failed:
+            print(f"Warning: the nightly backup has the settings of before: {failed}\nHand it these: make backup")
 
 
 def hand_over(files: Sequence[str]) -> None:
@@ -198,16 +228,21 @@ def last() -> dict[str, Any]:
 
 def findings(files: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the backups, for `make doctor`: a word (unsafe, could), a sentence."""
-    known, nightly = last(), stack.includes(files, OVERRIDE)
+    known, nightly, now = last(), stack.includes(files, OVERRIDE), time.time()
+    word = UNSAFE if nightly else COULD
+    fix = "See why: make logs S=backup" if nightly else f"Make one: make backup; one every night: {OVERRIDE}"
     if not known:
-        yield COULD, f"there is no backup. Make one: make backup; one every night: {OVERRIDE} (docs/backup.md)"
+        yield word, f"there is no backup. {fix} (docs/backup.md)"
         return
-    if known["result"] != "good":
-        yield UNSAFE, f"the last backup, of {moment(known['tried'])}, is {known['result']}: {known['said']}"
-    if time.time() - known.get("good", 0) > OLD_SECONDS:
-        was = moment(known["good"]) if "good" in known else "never made"
-        fix = "See why: make logs S=backup" if nightly else "Make one: make backup"
-        yield (UNSAFE if nightly else COULD), f"the last good backup is more than 26 hours old ({was}). {fix}"
+    tried, good = known["tried"], known.get("good", 0)
+    under_way = known["result"] == UNFINISHED and 0 <= now - tried < RUN_SECONDS
+    if known["result"] != "good" and not under_way:
+        yield UNSAFE, f"the last backup, of {moment(tried)}, is {known['result']}: {known['said']}"
+    if good > now:
+        yield word, f"the last good backup is of {moment(good)}, later than now: a clock was wrong. {fix}"
+    elif now - good > OLD_SECONDS:
+        was = moment(good) if good else "never made"
+        yield word, f"the last good backup is more than 26 hours old ({was}). {fix}"
     if same_disk():
         yield COULD, "backups/ is on the disk of the data, and goes with it. Copy it to another machine: docs/backup.md"
 

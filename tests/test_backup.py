@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from backup import __main__ as backup_main
 from backup import databases, nightly, repository, restore, save
 from backup.places import Failed
 from ops import backup as ops_backup
+from ops import base_image
 from ops import restore as ops_restore
+from ops import stack as ops_stack
 from ops.console import Stop
 from tests.support.site import Site
 from tests.support.stack import ROOT, run, wait_until
@@ -1067,6 +1070,11 @@ def test_a_backup_is_due_once_a_day_and_after_a_night_that_was_missed(
     ("known", "nightly_runs", "found"),
     [
         ({}, False, "could there is no backup"),
+        # Every night has failed before it could write a word.
+        ({}, True, "unsafe there is no backup"),
+        ({"result": "good", "good": -3600.0}, True, "unsafe the last good backup is of "),
+        ({"result": "unfinished", "good": 60.0}, True, ""),
+        ({"result": "unfinished", "good": 60.0, "tried": 3 * 3600.0}, True, "is unfinished"),
         ({"result": "good", "good": 60.0}, True, ""),
         ({"result": "good", "good": 30 * 3600.0}, True, "unsafe the last good backup is more than 26 hours old"),
         ({"result": "good", "good": 30 * 3600.0}, False, "could the last good backup is more than 26 hours old"),
@@ -1101,6 +1109,98 @@ def test_a_password_is_not_made_over_backups_that_need_another(tmp_path: Path, m
     with pytest.raises(Stop, match=r"no secrets/backup_password, which alone opens them"):
         ops_backup.ensure()
     assert not (tmp_path / "secrets").exists()
+
+
+class Docker:
+    """What a verb asks of Docker, and what it has."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *containers: ops_stack.Container) -> None:
+        self.told: list[str] = []
+        self.containers = containers
+        monkeypatch.setattr(ops_stack, "docker", self.docker)
+        monkeypatch.setattr(ops_stack, "all_containers", lambda: list(self.containers))
+        monkeypatch.setattr(ops_stack, "inspect", lambda _: list(self.containers))
+
+    def docker(self, *words: str, seconds: float = 60) -> str:
+        """Write down a command."""
+        assert seconds > 0
+        self.told.append(" ".join(words))
+        return ""
+
+
+def container(service: str, health: str = "healthy") -> ops_stack.Container:
+    """Return a container that runs."""
+    return ops_stack.Container(
+        id=f"id-of-{service}",
+        name=f"site-{service}-1",
+        service=service,
+        running=True,
+        health=health,
+        started="",
+        exit_code=0,
+        restarts=0,
+        out_of_memory=False,
+        image="",
+        files=(),
+        one_off=False,
+        volumes={"/data": "site_data"},
+    )
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for backups and their password, on this side."""
+    monkeypatch.setattr(ops_backup, "ROOT", tmp_path)
+    monkeypatch.setattr(ops_backup, "FOLDER", tmp_path / "backups")
+    monkeypatch.setattr(ops_backup, "PASSWORD", tmp_path / "secrets/backup_password")
+    monkeypatch.setattr(base_image, "name", lambda: "debian")
+    monkeypatch.setattr(base_image, "ensure", lambda _: None)
+    return tmp_path
+
+
+def test_every_user_of_the_machine_may_list_the_backups_whatever_the_umask(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = Docker(monkeypatch)
+    before = os.umask(0o027)
+    try:
+        ops_backup.ensure()
+    finally:
+        os.umask(before)
+    assert (mine / "backups").stat().st_mode & 0o777 == 0o755
+    assert (mine / "secrets").stat().st_mode & 0o777 == 0o700
+    # A folder that was made so by an earlier version, or copied
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    docker.told.clear()
+    ops_backup.has_backups()
+    assert "chmod 755 /backups" in docker.told[0]
+
+
+def test_a_nightly_backup_goes_into_the_new_folder_when_there_is_one(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mv backups backups.old && make backup`: the container that runs has mounted the old one."""
+    docker = Docker(monkeypatch, container("backup"), container("uwsgi"))
+    ops_backup.ensure()
+    assert docker.told[-1] == "restart id-of-backup"
+    (mine / "backups").rename(mine / "backups.old")
+    docker.told.clear()
+    ops_backup.ensure()
+    assert docker.told[-1] == "restart id-of-backup"
+    docker.told.clear()
+    ops_backup.ensure()
+    assert "restart" not in "".join(docker.told)
+
+
+def test_a_change_that_serves_does_not_fail_because_of_the_backup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failed(_: object) -> None:
+        raise Stop("no space left on device")
+
+    monkeypatch.setattr(ops_backup, "hand_over", failed)
+    ops_backup.started(["compose.yaml", "overrides/backup.yaml"])
+    assert "no space left on device\nHand it these: make backup" in capsys.readouterr().out
 
 
 def archive(*names: str) -> bytes:
@@ -1146,6 +1246,176 @@ def test_a_problem_of_the_disk_is_a_sentence(
     monkeypatch.setattr(sys, "argv", ["backup", "restore"])
     assert backup_main.main() == 1
     assert "restore failed: [Errno 5] Input/output error: '/data/x'" in capsys.readouterr().err
+
+
+# The other end of `make restore`: says how far it is, and is killed after a word.
+OTHER_END = """
+import json, sys
+def say(word):
+    print(word, json.dumps({"id": "a", "time": "2026-11-25T03:17", "tag": "good", "summary": "", "migrations": []}),
+          flush=True)
+    if word == sys.argv[1]:
+        sys.exit("the kernel has killed me")
+say("READY")
+if sys.stdin.readline().strip() != "swap":
+    sys.exit("Nothing was changed")
+if sys.argv[1] == "swap":
+    sys.exit("the kernel has killed me")
+say("SWAPPED")
+if sys.stdin.readline().strip() == "back":
+    say("BACK")
+"""
+
+
+class Exchange:
+    """A restore whose other end is a program, and what it does to the workers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, killed_after: str = "") -> None:
+        self.done: list[str] = []
+        self.monkeypatch = monkeypatch
+        command = [sys.executable, "-c", OTHER_END, killed_after]
+        monkeypatch.setattr(ops_backup, "command", lambda *_, **__: command)
+        monkeypatch.setattr(ops_restore, "migrations", lambda _: [])
+        for name in ("refuse_another_engine", "refuse_other_commands"):
+            monkeypatch.setattr(ops_restore, name, lambda *_: None)
+        monkeypatch.setattr(ops_stack, "all_containers", list)
+        monkeypatch.setattr(ops_restore, "halt", lambda _: self.done.append("halt"))
+        monkeypatch.setattr(ops_restore, "start", lambda _: self.done.append("start"))
+
+    def first(self, name: str, wrong: Callable[[], None]) -> None:
+        """Have something happen at the first call of a step."""
+        left, step = [wrong], getattr(ops_restore, name)
+
+        def does(*words: Any) -> None:
+            step(*words)
+            if left:
+                left.pop()()
+
+        self.monkeypatch.setattr(ops_restore, name, does)
+
+    def run(self) -> None:
+        """Restore."""
+        ops_restore.exchanged(["compose.yaml"], "latest", [container("uwsgi")])
+
+
+def unhealthy() -> None:
+    """Fail as a site that does not start."""
+    raise Stop("It does not become healthy")
+
+
+def test_a_restore_stops_and_starts_the_workers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    restoring = Exchange(monkeypatch)
+    restoring.run()
+    assert restoring.done == ["halt", "start"]
+
+
+def test_what_does_not_start_is_put_back_and_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restoring = Exchange(monkeypatch)
+    restoring.first("start", unhealthy)
+    with pytest.raises(Stop, match="does not become healthy") as stopped:
+        restoring.run()
+    assert not isinstance(stopped.value, ops_restore.HalfWay)
+    assert restoring.done == ["halt", "start", "halt", "start"]
+    assert "Not restored: what was there before is back" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["swap", "SWAPPED"])
+def test_the_workers_start_though_the_other_end_is_killed(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """And it says what to type: whether the swap was made cannot be known here."""
+    restoring = Exchange(monkeypatch, killed_after=word)
+    if word == "SWAPPED":
+        restoring.first("start", unhealthy)
+    with pytest.raises(ops_restore.HalfWay, match=r"(?s)was not put back: .*Next: make restore FROM=latest, .*make up"):
+        restoring.run()
+    assert restoring.done[-1] == "start"
+    assert restoring.done.count("start") == (2 if word == "SWAPPED" else 1)
+
+
+def test_the_workers_start_though_they_cannot_be_stopped_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    restoring = Exchange(monkeypatch)
+    restoring.first("start", unhealthy)
+    halt = ops_restore.halt
+
+    def late(holding: Any) -> None:
+        halt(holding)
+        if restoring.done.count("halt") == 2:
+            raise Stop("docker stop took longer than 100 s")
+
+    monkeypatch.setattr(ops_restore, "halt", late)
+    with pytest.raises(ops_restore.HalfWay, match=r"(?s)healthy.*docker stop took longer .*Next: make restore"):
+        restoring.run()
+    assert restoring.done == ["halt", "start", "halt", "start"]
+
+
+@pytest.mark.parametrize("step", ["halt", "start"])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_connection_that_drops_does_not_leave_the_workers_stopped(
+    monkeypatch: pytest.MonkeyPatch, step: str, number: signal.Signals
+) -> None:
+    restoring = Exchange(monkeypatch)
+    before, does = signal.getsignal(number), getattr(ops_restore, step)
+
+    def hung_up(holding: Any) -> None:
+        # On the way back as well, where it must not matter
+        does(holding)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(ops_restore, step, hung_up)
+    with pytest.raises(Stop, match=f"make restore was ended by {number.name}"):
+        restoring.run()
+    assert restoring.done == (["halt", "start"] if step == "halt" else ["halt", "start", "halt", "start"])
+    assert signal.getsignal(number) == before
+
+
+def test_a_command_that_began_while_the_backup_was_fetched_is_not_swapped_under(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the old database open."""
+    restoring = Exchange(monkeypatch)
+    restoring.first("refuse_other_commands", unhealthy)
+    with pytest.raises(Stop, match="does not become"):
+        restoring.run()
+    assert restoring.done == ["halt", "start"]
+
+
+def test_a_command_is_one_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    Docker(monkeypatch, container("uwsgi"), replace(container("backup"), one_off=True))
+    ops_restore.refuse_other_commands()
+    Docker(monkeypatch, replace(container("release"), one_off=True))
+    with pytest.raises(Stop, match="A command is under way in site-release-1"):
+        ops_restore.refuse_other_commands()
+
+
+def test_a_service_without_a_health_check_is_started_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that a fork has added, with /data."""
+    monkeypatch.setattr(ops_stack, "HEALTHY_SECONDS", 0.3)
+    monkeypatch.setattr(ops_stack, "late", lambda: 0)
+    monkeypatch.setattr(ops_stack, "end_of_log", lambda one: one.name)
+    docker = Docker(monkeypatch, container("uwsgi"), container("queue", health="none"))
+    ops_restore.start(docker.containers)
+    assert docker.told == ["start id-of-uwsgi id-of-queue"]
+    docker.containers = (replace(container("queue", health="none"), running=False),)
+    with pytest.raises(Stop, match="site-queue-1\nIt does not become healthy"):
+        ops_restore.start(docker.containers)
+
+
+@pytest.mark.parametrize(
+    ("ends", "stays"), [(Stop("refused"), False), (KeyboardInterrupt(), False), (ops_restore.HalfWay("half"), True)]
+)
+def test_settings_of_a_backup_that_is_not_restored_are_taken_away_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException, stays: bool
+) -> None:
+    monkeypatch.setattr(ops_restore, "ROOT", tmp_path)
+    monkeypatch.setattr(ops_restore, "read_settings", lambda _: archive(".env", "secrets/key", "about.json"))
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/key").write_text("mine")
+    with pytest.raises(type(ends)), ops_restore.laid_settings("latest") as laid:
+        assert laid == [tmp_path / ".env"]
+        raise ends
+    assert (tmp_path / ".env").exists() is stays
+    assert (tmp_path / "secrets/key").read_text() == "mine"
 
 
 def test_a_file_of_a_backup_is_never_laid_outside_of_the_checkout(
