@@ -176,7 +176,8 @@ def saved(before: dict[str, Any], began: float) -> tuple[dict[str, Any], list[st
                 manifest.files[str(path)] = found.st_size
                 new += found.st_size if found.st_mtime > since else 0
         enough_room(BACKUPS, new, "What is new in this backup", repository.KEPT)
-        (SNAPSHOT / "manifest.json").write_text(json.dumps(vars(manifest)))
+        with (SNAPSHOT / "manifest.json").open("w") as file:
+            json.dump(vars(manifest), file)
         snapshot = put_into_repository(left_out(not_files))
         problems += lost(before, manifest) + missing(manifest, snapshot)
         damage = repository.check()

@@ -8,7 +8,7 @@ import pytest
 
 from ops import doctor
 from ops.doctor import CHECKS
-from tests.support.stack import CHECKOUT, Stack, run, wait_until
+from tests.support.stack import CHECKOUT, ROOT, Stack, run, wait_until
 
 NOTHING: list[str] = []
 
@@ -25,6 +25,10 @@ def test_finds_nothing_in_a_healthy_stack(examined: Stack) -> None:
     done = run("ops/run", "doctor", environment={"COMPOSE_PROJECT_NAME": examined.project})
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"\n{len(CHECKS)} checks, nothing wrong.\n")
+
+
+def test_the_checklist_says_how_many_checks_there_are() -> None:
+    assert f"`{len(CHECKS)} checks, nothing wrong.`" in (ROOT / "docs/go-live.md").read_text()
 
 
 @pytest.mark.one_transport
