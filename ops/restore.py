@@ -27,8 +27,8 @@ BUILD_SECONDS = 900
 # What Docker itself may take to stop containers, apart from their stop_grace_period
 STOP_SECONDS = 60
 MIGRATE_SECONDS = 1800
-# A connection that drops, and `kill`: by default they end Python at once, with the workers stopped.
-SIGNALS = (signal.SIGHUP, signal.SIGTERM)
+# A connection that drops, and `kill`: by default they end Python at once, with the workers stopped. And Ctrl-C, twice.
+SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 # What may go wrong on the way back
 PROBLEMS = (Stop, OSError, subprocess.SubprocessError)
 # Where the database is in every container that may have it open

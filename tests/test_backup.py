@@ -1450,7 +1450,7 @@ def test_the_workers_start_though_they_cannot_be_stopped_again(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("step", ["halt", "start"])
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_connection_that_drops_does_not_leave_the_workers_stopped(
     monkeypatch: pytest.MonkeyPatch, step: str, number: signal.Signals
 ) -> None:
