@@ -111,40 +111,6 @@ def test_killed_in_a_step_and_another_verb_typed(site: Site, step: Step, verb: s
     site.made("up")
 
 
-def interrupted(site: Site, verb: str, serves: Callable[[], bool]) -> str:
-    """Press Ctrl-C in a verb as soon as what it has started serves, and return what it says."""
-    typed = site.under_way(verb)
-    wait_until(serves, "what is new serves", 60)
-    os.killpg(typed.pid, signal.SIGINT)
-    output, _ = typed.communicate(timeout=120)
-    return output
-
-
-@pytest.mark.slow
-@pytest.mark.one_transport
-def test_ctrl_c_lets_what_has_just_begun_to_serve_end_its_requests(site: Site) -> None:
-    """What is taken back may have requests already. Twice: it is a matter of moments."""
-    limits = site.folder / "nginx/http/client-limits.conf"
-    text = limits.read_text()
-    try:
-        with site.load() as load:
-            for number in range(2):
-                new = f"interrupted {number}"
-                site.change(new)
-                output = interrupted(site, "deploy", lambda new=new: site.version() == new)  # type: ignore[misc]
-                assert "Cut off. To finish it, type: make deploy" in output
-                limits.write_text(text.replace("connections:10m", f"connections:{11 + number}m"))
-                before = len(site.running("nginx"))
-                interrupted(site, "up", lambda before=before: len(site.running("nginx")) > before)  # type: ignore[misc]
-            site.made("up")
-    finally:
-        limits.write_text(text)
-    assert load.lost() == []
-    assert {site.version() for _ in range(10)} == {"interrupted 1"}
-    assert {service: len(site.containers(service)) for service in ("nginx", "uwsgi")} == {"nginx": 1, "uwsgi": 1}
-    site.made("up")
-
-
 @pytest.mark.slow
 @pytest.mark.one_transport
 def test_a_change_of_transport_that_is_killed_is_ended_by_any_verb(site: Site) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ops import __main__ as main
-from ops import console, deploy, logs, releases, stack, state
+from ops import change, console, deploy, logs, releases, stack, state
 from ops import wanted as wanted_module
 from ops.state import State
 from tests.test_state import TCP, UNIX, container, folder, running
@@ -419,3 +419,31 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setitem(main.VERBS, "status", dataclasses.replace(main.VERBS["status"], do=full, set_up=False))
     assert main.main() == 1
     assert "The disk of /data/state.new is full. Make room" in capsys.readouterr().err
+
+
+def test_what_is_taken_back_is_stopped_before_it_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may serve already, as when Ctrl-C is pressed in `make deploy`: removed by force, it lost three requests."""
+    typed: list[list[str]] = []
+    monkeypatch.setattr(deploy, "quiet", lambda command, seconds: typed.append(command))
+    monkeypatch.setattr(deploy, "remove", lambda ids: typed.append(["removed", *ids]))
+    monkeypatch.setattr(stack, "images", lambda names: {})
+    old, new = container("uwsgi", id="old"), [container(name) for name in ("uwsgi-socket", "uwsgi", "nginx")]
+    new.append(container("uwsgi", id="ended", running=False))
+    found = iter([[old], [old, *new]])
+    monkeypatch.setattr(stack, "containers", lambda: next(found))
+    with pytest.raises(KeyboardInterrupt), deploy.undone_on_failure([]):
+        raise KeyboardInterrupt
+    # nginx first, which feeds the others
+    stopped = [["docker", "stop", name] for name in ("nginx", "uwsgi", "uwsgi-socket")]
+    assert typed == [*stopped, ["removed", "uwsgi-socket", "uwsgi", "nginx", "ended"]]
+
+
+def test_a_verb_that_is_cut_off_says_what_to_type(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(change, "ROOT", folder)
+    monkeypatch.setattr(change, "owners_of_volumes", set)
+    monkeypatch.setattr(stack, "all_containers", list)
+    with pytest.raises(KeyboardInterrupt), change.change("deploy"):
+        raise KeyboardInterrupt
+    assert "Cut off. To finish it, type: make deploy" in capsys.readouterr().err
