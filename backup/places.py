@@ -21,6 +21,7 @@ JOURNAL = DATA / WORK / "swap.json"
 STAGING = Path("/staging")
 SETTINGS = STAGING / "settings"
 SNAPSHOT = STAGING / "snapshot"
+COPIES = SNAPSHOT / "databases"
 # On the disk of the machine, next to the checkout: `make clean` does not reach it
 BACKUPS = Path("/backups")
 REPOSITORY = BACKUPS / "repository"

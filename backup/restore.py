@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from backup import databases, repository, save
-from backup.places import DATA, JOURNAL, REPLACED, REPLACED_FORM, RESTORING, SNAPSHOT, VOLUMES, WORK, Failed
+from backup.places import COPIES, DATA, JOURNAL, REPLACED, REPLACED_FORM, RESTORING, SNAPSHOT, VOLUMES, WORK, Failed
 from backup.save import Manifest, enough_room, volume_of
 
 SHOWN = 3
-COPIES = SNAPSHOT / "databases"
 
 
 def restoring(folder: Path) -> Path:

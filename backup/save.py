@@ -17,6 +17,7 @@ from typing import Any
 from backup import databases, repository
 from backup.places import (
     BACKUPS,
+    COPIES,
     DATA,
     JOURNAL,
     LAST,
@@ -233,7 +234,7 @@ def copied(sources: list[Path], problems: list[str]) -> Manifest:
     manifest = Manifest(about=json.loads((SNAPSHOT / "settings/about.json").read_text()))
     for source in sources:
         name = str(source.relative_to(DATA))
-        copy = SNAPSHOT / "databases" / name
+        copy = COPIES / name
         try:
             databases.copy(source, copy)
         except sqlite3.DatabaseError as refused:
@@ -292,7 +293,7 @@ def listed(problems: list[str]) -> Iterator[tuple[Path, os.stat_result]]:
 
 def missing(manifest: Manifest, snapshot: str) -> list[str]:
     """Return what of the manifest is not in the snapshot as it was listed, unless the site has changed it since."""
-    copies = {str(SNAPSHOT / "databases" / name) for name in manifest.databases}
+    copies = {str(COPIES / name) for name in manifest.databases}
     # What has not been found yet, or not at its size
     left = {**manifest.files, **{copy: size_of(Path(copy)) for copy in copies}}
     for path, size in repository.files(snapshot):

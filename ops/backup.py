@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import secrets
 import subprocess
 import tarfile
 import time
@@ -91,11 +90,16 @@ def refuse_no_backups() -> None:
 
 
 def has_backups() -> bool:
-    """Return whether there is something in backups/, which can be listed after this."""
-    if FOLDER.is_dir() and not os.access(FOLDER, os.R_OK | os.X_OK):
+    """Return whether there is something in backups/."""
+    return FOLDER.is_dir() and bool(entries())
+
+
+def entries() -> list[Path]:
+    """Return what is in backups/, which is there."""
+    if not os.access(FOLDER, os.R_OK | os.X_OK):
         # Made under a umask that keeps others out, or copied
         own()
-    return FOLDER.is_dir() and any(FOLDER.iterdir())
+    return list(FOLDER.iterdir())
 
 
 def ensure() -> None:
@@ -110,13 +114,14 @@ def ensure() -> None:
                 "There are backups in backups/, and no secrets/backup_password, which alone opens them. Put it back; "
                 "or begin new ones: mv backups backups.old && make backup"
             )
-        make_password()
+        settings.make_secret(PASSWORD, PASSWORD_BYTES)
+        name = PASSWORD.relative_to(ROOT)
+        print(f"Made {name}. Without it no one can read backups/: keep a copy on another machine")
     if not FOLDER.is_dir():
         FOLDER.mkdir()
         # Whatever the umask is
         FOLDER.chmod(FOLDER_MODE)
-    has_backups()
-    if any(path.stat().st_uid != USER for path in (FOLDER, *FOLDER.iterdir())):
+    if any(path.stat().st_uid != USER for path in (*entries(), FOLDER)):
         own()
     if new and (nightly := [one.id for one in stack.containers("backup") if one.running]):
         # It has mounted the old ones, and would go on with them.
@@ -129,16 +134,6 @@ def own() -> None:
     base_image.ensure(image)
     script = f"chown --recursive {USER}:{USER} /backups && chmod {FOLDER_MODE:o} /backups"
     stack.docker("run", *BARE, *OWNER, "--user", "0", "--volume", f"{FOLDER}:/backups", image, "sh", "-euc", script)
-
-
-def make_password() -> None:
-    """Write a new password, complete or not at all."""
-    PASSWORD.parent.mkdir(mode=0o700, exist_ok=True)
-    new = PASSWORD.with_name(f".{PASSWORD.name}.new")
-    new.write_text(secrets.token_urlsafe(PASSWORD_BYTES) + "\n")
-    new.chmod(settings.MODE)
-    new.replace(PASSWORD)
-    print(f"Made {PASSWORD.relative_to(ROOT)}. Without it no one can read backups/: keep a copy on another machine")
 
 
 def command(files: Sequence[str], *words: str, options: Sequence[str] = ()) -> list[str]:
@@ -203,8 +198,8 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def mine() -> list[Path]:
     """Return the settings and secrets of this checkout; the password that opens a backup is not in it."""
-    own = Path(os.path.normpath(ROOT / stack.settings().project_env))
-    found = [ROOT / ".env", *([own] if own.is_relative_to(ROOT) else []), *sorted((ROOT / "secrets").rglob("*"))]
+    env = Path(os.path.normpath(ROOT / stack.settings().project_env))
+    found = [ROOT / ".env", *([env] if env.is_relative_to(ROOT) else []), *sorted((ROOT / "secrets").rglob("*"))]
     return [file for file in found if file.is_file() and file != PASSWORD]
 
 
@@ -254,5 +249,5 @@ def moment(seconds: float) -> str:
 
 def same_disk() -> bool:
     """Return whether backups/ is on the disk of what it is a backup of."""
-    root = Path(stack.docker("info", "--format", "{{.DockerRootDir}}").strip())
+    root = stack.root_folder()
     return root.is_dir() and FOLDER.is_dir() and root.stat().st_dev == FOLDER.stat().st_dev

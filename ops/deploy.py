@@ -40,8 +40,6 @@ RELEASE_SECONDS = 1800
 RELOAD_SECONDS = 35
 # Of this machine's memory, what uwsgi containers may be promised together.
 MEMORY_SHARE = 0.8
-# What Docker itself may take to stop a container, apart from the container's stop_grace_period
-STOP_SECONDS = 60
 PIDFILE = "/run/uwsgi/uwsgi.pid"
 # Healthy only once a request goes through it to Django: it starts last.
 LAST = ("nginx",)
@@ -416,7 +414,7 @@ def take_back(new: Sequence[Container]) -> None:
     if running:
         print("  taking back what was started", flush=True)
     for container in sorted(running, key=lambda one: OF_A_TRANSPORT.index(one.service)):
-        quiet(["docker", "stop", container.id], seconds=container.grace_seconds + STOP_SECONDS)
+        quiet(["docker", "stop", container.id], seconds=stack.stop_seconds([container]))
     remove([container.id for container in new])
 
 
@@ -455,6 +453,6 @@ def retire(old: Sequence[Container]) -> None:
         return
     with timed(f"retirement of {len(old)}"):
         for container in old:
-            stack.docker("stop", container.id, seconds=container.grace_seconds + STOP_SECONDS)
+            stack.docker("stop", container.id, seconds=stack.stop_seconds([container]))
             logs.keep([container])
             stack.docker("rm", container.id)

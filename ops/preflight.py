@@ -298,8 +298,7 @@ def answers(address: str, port: int) -> bool:
 
 def disk_problems() -> list[str]:
     """Return whether the disk on which Docker keeps its images is too full for a build."""
-    root = Path(stack.docker("info", "--format", "{{.DockerRootDir}}").strip())
-    # A folder that does not exist here is in a virtual machine, as Docker Desktop's.
+    root = stack.root_folder()
     free = shutil.disk_usage(root).free if root.exists() else ROOM_BYTES
     if free >= ROOM_BYTES:
         return []

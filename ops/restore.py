@@ -21,12 +21,11 @@ from typing import Any
 from ops import backup, base_image, change, engine, front_page, settings, stack, up
 from ops.change import timed
 from ops.console import ROOT, Stop, quiet
+from ops.deploy import RELEASE_SECONDS
+from ops.launch import is_well
 from ops.stack import Container
 
 BUILD_SECONDS = 900
-# What Docker itself may take to stop containers, apart from their stop_grace_period
-STOP_SECONDS = 60
-MIGRATE_SECONDS = 1800
 # A connection that drops, and `kill`: by default they end Python at once, with the workers stopped. And Ctrl-C, twice.
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 # What may go wrong on the way back
@@ -98,7 +97,7 @@ def exchanged(files: Sequence[str], source: str, holding: Sequence[Container]) -
                 if serving and before != told["migrations"]:
                     with timed("migrations"):
                         stack.run_once(
-                            files, "release", "release.py", seconds=MIGRATE_SECONDS, label=stack.MIGRATION_LABEL
+                            files, "release", "release.py", seconds=RELEASE_SECONDS, label=stack.MIGRATION_LABEL
                         )
                 start(holding)
             except BaseException as failed:
@@ -248,8 +247,7 @@ def migrations(serving: Sequence[Container]) -> list[str]:
 def halt(holding: Sequence[Container]) -> None:
     """Stop containers gracefully: they answer what they have, and all further requests wait in uwsgi-socket."""
     if holding:
-        most = sum(container.grace_seconds for container in holding)
-        stack.docker("stop", *(container.id for container in holding), seconds=most + STOP_SECONDS)
+        stack.docker("stop", *(container.id for container in holding), seconds=stack.stop_seconds(holding))
 
 
 def start(holding: Sequence[Container]) -> None:
@@ -258,13 +256,7 @@ def start(holding: Sequence[Container]) -> None:
     if not ids:
         return
     stack.docker("start", *ids)
-    stack.wait_healthy(
-        lambda: stack.present(ids),
-        lambda one: not one.running or one.restarts > 0 or one.health == "unhealthy",
-        seconds=stack.HEALTHY_SECONDS + stack.late(),
-        message="It does not become healthy (above).",
-        ready=lambda found: all(one.running and one.health in ("healthy", "none") for one in found),
-    )
+    stack.wait_for_new(ids, "It does not become healthy (above).", lambda found: all(map(is_well, found)))
 
 
 @contextmanager
@@ -333,9 +325,6 @@ def lay(place: Path, content: bytes) -> bool:
         return False
     secret = place.is_relative_to(ROOT / "secrets")
     place.parent.mkdir(mode=0o700 if secret else 0o755, exist_ok=True)
-    new = place.with_name(f".{place.name}.new")
-    new.write_bytes(content)
-    new.chmod(settings.MODE if secret else 0o600)
-    new.replace(place)
+    settings.write(place, content, settings.MODE if secret else 0o600)
     print(f"Laid back {place.relative_to(ROOT)}")
     return True

@@ -34,7 +34,7 @@ def ensure(root: Path = ROOT) -> None:
         own.write_text(OWN)
         own.chmod(0o600)
     if not key.exists():
-        make_key(key)
+        make_secret(key, KEY_BYTES)
         print(f"Made {KEY}: keep it, sessions are signed with it")
     elif not key.read_text().strip():
         raise Stop(f"{KEY} is empty. Put your key back, or have a new one made: rm {KEY} && ops/run setup")
@@ -42,11 +42,16 @@ def ensure(root: Path = ROOT) -> None:
         key.chmod(MODE)
 
 
-def make_key(key: Path) -> None:
-    """Write a new key, complete or not at all."""
-    key.parent.mkdir(mode=0o700, exist_ok=True)
-    key.parent.chmod(0o700)
-    new = key.with_name(f".{key.name}.new")
-    new.write_text(secrets.token_urlsafe(KEY_BYTES) + "\n")
-    new.chmod(MODE)
-    new.replace(key)
+def make_secret(file: Path, size: int) -> None:
+    """Write a new secret of so many random bytes."""
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.parent.chmod(0o700)
+    write(file, f"{secrets.token_urlsafe(size)}\n".encode(), MODE)
+
+
+def write(file: Path, content: bytes, mode: int) -> None:
+    """Write a file, complete or not at all."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_bytes(content)
+    new.chmod(mode)
+    new.replace(file)

@@ -58,6 +58,8 @@ services:
 # Docker itself calls a container unhealthy (start_period, retries); this only bounds the waiting. Like every such bound
 # it is for START_SECONDS=60; `late` adds what is above that.
 HEALTHY_SECONDS = 180
+# What Docker itself may take to stop containers, apart from the stop_grace_period of each
+STOP_SECONDS = 60
 KILLED = "\nIt was killed, most likely at its memory limit (mem_limit in compose.yaml)."
 NOT_BUILT = "An image did not build (above). Nothing was changed; a running version keeps serving."
 # How Compose names a file that it may not read
@@ -329,6 +331,11 @@ def failed_step(output: str) -> str:
     return "\n".join(lines[-BUILD_LINES:])
 
 
+def root_folder() -> Path:
+    """Return the folder with Docker's images and volumes; one that does not exist here is in a virtual machine."""
+    return Path(docker("info", "--format", "{{.DockerRootDir}}").strip())
+
+
 def containers(*services: str) -> list[Container]:
     """Return the containers of these services (of all, if none is named), stopped ones included, by name."""
     found = [container for container in all_containers() if not container.one_off]
@@ -428,11 +435,21 @@ def present(ids: Sequence[str]) -> list[Container]:
     return found
 
 
-def wait_for_new(ids: Sequence[str]) -> None:
-    """Wait until each of these new containers is healthy. Raises Stop with the end of the log of one that fails."""
+def stop_seconds(found: Iterable[Container]) -> int:
+    """Return what it may take until these containers have stopped, one after the other."""
+    return sum(container.grace_seconds for container in found) + STOP_SECONDS
+
+
+def wait_for_new(
+    ids: Sequence[str],
+    message: str = "What is new does not become healthy (above). What served before keeps serving.",
+    ready: Callable[[Sequence[Container]], bool] = all_healthy,
+) -> None:
+    """Wait until these containers, just started, are `ready`. Raises Stop with the end of the log of one that fails."""
     wait_healthy(
         lambda: present(ids),
         lambda container: not container.running or container.restarts > 0 or container.health == "unhealthy",
         seconds=HEALTHY_SECONDS + late(),
-        message="What is new does not become healthy (above). What served before keeps serving.",
+        message=message,
+        ready=ready,
     )

@@ -11,9 +11,6 @@ from ops import change, logs, releases, stack, state
 from ops.console import ROOT, Stop, quiet
 from ops.up import developers
 
-# What Docker itself may take, apart from each container's stop_grace_period
-STOP_SECONDS = 60
-
 
 @contextmanager
 def own_files(verb: str) -> Iterator[list[str]]:
@@ -33,8 +30,8 @@ def stop() -> None:
 
 
 def stop_seconds() -> int:
-    """Return what it may take until all containers have stopped, one after the other."""
-    return sum(container.grace_seconds for container in stack.containers()) + STOP_SECONDS
+    """Return what it may take until all containers have stopped."""
+    return stack.stop_seconds(stack.containers())
 
 
 def halt(files: Sequence[str]) -> None:

@@ -285,33 +285,13 @@ def no_password(site: Site) -> Iterator[None]:
 @contextmanager
 def anothers_folder(site: Site) -> Iterator[None]:
     """Make a folder of uploads that the site's user cannot rename."""
-    run(
-        "docker",
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--volume",
-        f"{site.project}_media:/m",
-        "debian:trixie-slim",
-        "mkdir",
-        "/m/root",
-    )
+    mount = ("--volume", f"{site.project}_media:/m")
+    as_root = ("docker", "run", "--rm", "--network", "none", *mount, "debian:trixie-slim")
+    run(*as_root, "mkdir", "/m/root")
     try:
         yield
     finally:
-        run(
-            "docker",
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--volume",
-            f"{site.project}_media:/m",
-            "debian:trixie-slim",
-            "rmdir",
-            "/m/root",
-        )
+        run(*as_root, "rmdir", "/m/root")
 
 
 @pytest.mark.one_transport
@@ -394,21 +374,6 @@ def test_a_backup_that_is_killed_is_made_by_the_next_one(saved: Site, seconds: f
     assert f"    {good} of " in saved.made("restore", f"FROM={good}")
 
 
-@contextmanager
-def restoring(site: Site) -> Iterator[subprocess.Popen[str]]:
-    """Have a restore under way, in a session of its own."""
-    with subprocess.Popen(
-        ["make", "restore", "FROM=latest"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=site.folder,
-        env={**os.environ, **site.environment},
-        start_new_session=True,
-    ) as process:
-        yield process
-
-
 def read_until(process: subprocess.Popen[str], words: str) -> None:
     """Read what it prints up to a line that begins with these words."""
     assert process.stdout
@@ -436,7 +401,7 @@ def kill(site: Site, process: subprocess.Popen[str], *, client: bool) -> None:
 def test_a_restore_that_is_killed_is_ended_by_the_next_one(saved: Site, after: str, client: bool) -> None:
     before = fingerprint(saved)
     later = upload(saved, "later.txt", b"after the backup")
-    with restoring(saved) as process:
+    with saved.under_way("restore", "FROM=latest") as process:
         read_until(process, after)
         kill(saved, process, client=client)
         process.stdout.read()  # type: ignore[union-attr]
@@ -463,7 +428,7 @@ def test_a_restore_that_ends_in_its_migrations_leaves_a_site_that_serves(saved: 
         add_users(saved)
         newer = fingerprint(saved)
         migration = ("--filter", "label=ops.migration", "--filter", "status=running")
-        with restoring(saved) as process:
+        with saved.under_way("restore", "FROM=latest") as process:
             read_until(process, "restore next to what is there")
             wait_until(lambda: saved.containers("", *migration), "the migrations", 60)
             os.killpg(process.pid, number)
@@ -961,6 +926,7 @@ def machine(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     for name, place in {
         "STAGING": "staging",
         "SNAPSHOT": "staging/snapshot",
+        "COPIES": "staging/snapshot/databases",
         "BACKUPS": "backups",
         "LAST": "backups/last.json",
     }.items():

@@ -59,5 +59,4 @@ def connected(address: str, settings: ChromeOptions) -> Remote:
 
 def console(driver: Remote) -> list[str]:
     """Return what the console has said since it was last asked, a violated Content-Security-Policy included."""
-    entries = driver.execute("getLog", {"type": "browser"})["value"]
-    return [f"{entry['level']}: {entry['message']}" for entry in entries]
+    return [f"{entry['level']}: {entry['message']}" for entry in driver.execute("getLog", {"type": "browser"})["value"]]
